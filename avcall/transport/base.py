@@ -1,0 +1,145 @@
+"""What a call needs of a network: two message channels, a count of every byte on the wire, and an end.
+
+The pipelines know only this interface. `webrtc.py` carries it over the Internet, `loopback.py` inside one
+process with a delay, a loss and a rate of one's choice.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import Enum
+
+MAX_MESSAGE_BYTES = 1200  # the largest message of either channel; longer ones are refused, both ways
+
+UDP_IPV4_HEADER_BYTES = 28  # RFC 791 (20) and RFC 768 (8)
+UDP_IPV6_HEADER_BYTES = 48  # RFC 8200 (40) and RFC 768 (8)
+
+
+class Channel(Enum):
+    """The two data channels of a call; the value is the stream id that both ends agree on beforehand."""
+
+    MEDIA = 0  # unordered, never retransmitted: a late packet is worth nothing
+    CONTROL = 1  # ordered and reliable: control messages and keyframe slices
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """One message as it arrived; `arrival_ms` is read from the clock of the transport."""
+
+    channel: Channel
+    data: bytes
+    arrival_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class WireCounters:
+    """What crossed the wire since the start.
+
+    `sent_bytes` and `received_bytes` hold every byte of every datagram: the IP and UDP headers, encryption,
+    acknowledgements and keep-alives of both ends included. The payload counts hold the messages alone.
+    `refused` counts the sends that returned False.
+    """
+
+    sent_datagrams: int = 0
+    sent_bytes: int = 0
+    received_datagrams: int = 0
+    received_bytes: int = 0
+    media_sent_bytes: int = 0
+    media_received_bytes: int = 0
+    control_sent_bytes: int = 0
+    control_received_bytes: int = 0
+    refused: int = 0
+
+
+class WireCounter:
+    """The running totals behind `WireCounters`, kept by each transport."""
+
+    def __init__(self) -> None:
+        self._sent_datagrams = 0
+        self._sent_bytes = 0
+        self._received_datagrams = 0
+        self._received_bytes = 0
+        self._payload_sent_bytes = dict.fromkeys(Channel, 0)
+        self._payload_received_bytes = dict.fromkeys(Channel, 0)
+        self._refused = 0
+
+    def datagram_sent(self, size_bytes: int) -> None:
+        """Count a datagram of `size_bytes`, headers included, that left this end."""
+        self._sent_datagrams += 1
+        self._sent_bytes += size_bytes
+
+    def datagram_received(self, size_bytes: int) -> None:
+        """Count a datagram of `size_bytes`, headers included, that reached this end."""
+        self._received_datagrams += 1
+        self._received_bytes += size_bytes
+
+    def payload_sent(self, channel: Channel, size_bytes: int) -> None:
+        """Count a message accepted for `channel`."""
+        self._payload_sent_bytes[channel] += size_bytes
+
+    def payload_received(self, channel: Channel, size_bytes: int) -> None:
+        """Count a message that arrived on `channel`."""
+        self._payload_received_bytes[channel] += size_bytes
+
+    def message_refused(self) -> None:
+        """Count a message that `Transport.send` did not take."""
+        self._refused += 1
+
+    def snapshot(self) -> WireCounters:
+        """The totals so far."""
+        return WireCounters(
+            sent_datagrams=self._sent_datagrams,
+            sent_bytes=self._sent_bytes,
+            received_datagrams=self._received_datagrams,
+            received_bytes=self._received_bytes,
+            media_sent_bytes=self._payload_sent_bytes[Channel.MEDIA],
+            media_received_bytes=self._payload_received_bytes[Channel.MEDIA],
+            control_sent_bytes=self._payload_sent_bytes[Channel.CONTROL],
+            control_received_bytes=self._payload_received_bytes[Channel.CONTROL],
+            refused=self._refused,
+        )
+
+
+class Transport(ABC):
+    """One end of a call's connection."""
+
+    @abstractmethod
+    async def wait_connected(self, timeout_ms: float) -> None:
+        """Wait until both channels are open.
+
+        Raises PeerUnreachableError after `timeout_ms` or when no path exists, PeerLostError when the peer
+        went away meanwhile, and TransportClosedError when this end was closed.
+        """
+
+    @abstractmethod
+    def send(self, channel: Channel, data: bytes) -> bool:
+        """Hand over a message of 1..MAX_MESSAGE_BYTES bytes; never blocks.
+
+        Returns False when the message was dropped: the connection is not open, or too much waits already.
+        Raises ValueError for a message of another size, which is a mistake of the caller.
+        """
+
+    @abstractmethod
+    async def receive(self) -> Datagram:
+        """The next message of either channel, in order of arrival.
+
+        Once nothing is left, raises PeerLostError when the peer closed or fell silent, TransportClosedError
+        when this end was closed. For one task at a time.
+        """
+
+    @abstractmethod
+    def buffered_bytes(self, channel: Channel) -> int:
+        """Bytes of `channel` that were accepted and have not left this end yet."""
+
+    @abstractmethod
+    def counters(self) -> WireCounters:
+        """What crossed the wire since the start."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End the connection; the other end notices at once if the network still works. Idempotent."""
+
+
+def check_message(data: bytes) -> None:
+    """Raises ValueError unless `data` has a size that a channel carries."""
+    if not 1 <= len(data) <= MAX_MESSAGE_BYTES:
+        raise ValueError(f"a message has 1 to {MAX_MESSAGE_BYTES} bytes, not {len(data)}")
