@@ -1,0 +1,1 @@
+"""The application, and what both ends of a call share."""

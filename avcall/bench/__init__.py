@@ -1,0 +1,1 @@
+"""The comparison against conventional codecs."""

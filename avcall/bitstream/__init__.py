@@ -1,0 +1,1 @@
+"""Pure bytes: what goes over the wire and nothing else."""

@@ -1,0 +1,1 @@
+"""The network, its runtime and its weights."""

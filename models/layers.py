@@ -1,0 +1,89 @@
+"""Building blocks that the parts of the network share."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.config import HourglassConfig
+
+MIN_DETERMINANT = 1e-2  # jacobians nearer to singular than this are pushed away before they are inverted
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    """Convolution that keeps the size (divided by `stride`)."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution, batch norm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__(conv(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class Hourglass(nn.Module):
+    """Encoder-decoder with skips (FOMM supplement A): (N, C, H, W) -> (N, width + C, H, W)."""
+
+    def __init__(self, inputs: int, config: HourglassConfig) -> None:
+        super().__init__()
+        widths = [min(config.max_width, config.width * 2 ** (i + 1)) for i in range(config.levels)]
+        self.down = nn.ModuleList(ConvBlock(a, b) for a, b in zip([inputs, *widths], widths, strict=False))
+        outs = [config.width, *widths[:-1]]
+        ups = []
+        for i in reversed(range(config.levels)):
+            below = widths[i] if i == config.levels - 1 else widths[i] * 2
+            ups.append(ConvBlock(below, outs[i]))
+        self.up = nn.ModuleList(ups)
+        self.outputs = config.width + inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = [x]
+        for block in self.down:
+            skips.append(F.avg_pool2d(block(skips[-1]), 2))
+        x = skips.pop()
+        for block in self.up:
+            x = block(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+            x = torch.cat([x, skips.pop()], 1)
+        return x
+
+
+def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """Coordinates of pixel centres, (height, width, 2), x then y, in [-1, 1] (align_corners=False)."""
+    y = (torch.arange(height, device=like.device, dtype=like.dtype) * 2 + 1) / height - 1
+    x = (torch.arange(width, device=like.device, dtype=like.dtype) * 2 + 1) / width - 1
+    return torch.stack([x.view(1, -1).expand(height, width), y.view(-1, 1).expand(height, width)], -1)
+
+
+def guard_jacobian(jacobian: Tensor) -> Tensor:
+    """Keep (..., 2, 2) invertible: where |det| is below `MIN_DETERMINANT`, widen the diagonal."""
+    a, d = jacobian[..., 0, 0], jacobian[..., 1, 1]
+    det = a * d - jacobian[..., 0, 1] * jacobian[..., 1, 0]
+    nudge = (det.abs() < MIN_DETERMINANT).to(jacobian.dtype) * 0.2
+    eye = torch.eye(2, device=jacobian.device, dtype=jacobian.dtype)
+    return jacobian + nudge[..., None, None] * eye
+
+
+def invert_2x2(matrix: Tensor) -> Tensor:
+    """Closed-form inverse of (..., 2, 2): exports to plain arithmetic."""
+    a, b, c, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 0], matrix[..., 1, 1]
+    det = a * d - b * c
+    rows = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2)
+    return rows / det[..., None, None]
+
+
+def warp(features: Tensor, flow: Tensor) -> Tensor:
+    """Sample (N, C, H, W) where the backward flow (N, h, w, 2) points, resized to H x W first."""
+    height, width = features.shape[2:]
+    if flow.shape[1:3] != (height, width):
+        flow = F.interpolate(flow.permute(0, 3, 1, 2), (height, width), mode="bilinear", align_corners=False)
+        flow = flow.permute(0, 2, 3, 1)
+    return F.grid_sample(features, flow, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def resize(x: Tensor, size: int) -> Tensor:
+    """Resize a square (N, C, S, S): area average downwards, bilinear upwards."""
+    if x.shape[-1] == size:
+        return x
+    if x.shape[-1] > size:
+        return F.avg_pool2d(x, x.shape[-1] // size)
+    return F.interpolate(x, (size, size), mode="bilinear", align_corners=False)

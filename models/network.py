@@ -1,0 +1,66 @@
+"""AVFR-GAN's generator side in one module: detector, dense motion, condition, generator."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.audio_encoder import AudioVisualCondition
+from models.config import ModelConfig
+from models.dense_motion import DenseMotion, Motion
+from models.generator import Generator, IdentityEncoder, Picture
+from models.keypoint_detector import INPUT_SIZE_PX, KeypointDetector
+from models.layers import resize
+
+KeypointTensors = tuple[Tensor, Tensor]  # values (N, K, 2), jacobians (N, K, 2, 2)
+
+
+class EncodedKeyframe(NamedTuple):
+    """All that depends on the keyframe alone: the picture, its 64x64 reduction, its identity features."""
+
+    picture: Tensor
+    small: Tensor
+    identity: list[Tensor]
+
+
+class Network(nn.Module):
+    """detect -> encode_keyframe -> synthesize, the three steps that the call runs apart."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.detector = KeypointDetector(config)
+        self.dense_motion = DenseMotion(config)
+        self.condition = AudioVisualCondition(
+            self.dense_motion.outputs,
+            config.audio,
+            config.generator.condition_channels,
+            use_audio=config.audio_prior,
+        )
+        self.identity = IdentityEncoder(config.generator)
+        self.generator = Generator(config)
+
+    def detect(self, small: Tensor, priors: Tensor) -> KeypointTensors:
+        """`small` (N, 3, 64, 64) RGB in [0, 1], `priors` (N, 2, 64, 64) mesh and mask in [0, 1]."""
+        values, jacobians = self.detector(torch.cat([small, priors], 1))
+        return values, jacobians
+
+    def encode_keyframe(self, picture: Tensor) -> EncodedKeyframe:
+        """(N, 3, H, W) in [0, 1]."""
+        return EncodedKeyframe(picture, resize(picture, INPUT_SIZE_PX), self.identity(picture))
+
+    def move(self, keyframe: EncodedKeyframe, source: KeypointTensors, driving: KeypointTensors) -> Motion:
+        """The dense motion between two sets of keypoints."""
+        motion: Motion = self.dense_motion(keyframe.small, source, driving)
+        return motion
+
+    def draw(self, keyframe: EncodedKeyframe, motion: Motion, mel: Tensor, gate: Tensor) -> Picture:
+        """The picture for one motion and one mel window (N, 80, 16); `gate` (N, 1) is 0 without speech."""
+        condition = self.condition(motion.features, mel, gate)
+        picture: Picture = self.generator(keyframe.identity, keyframe.picture, motion, condition)
+        return picture
+
+    def forward(
+        self, keyframe: EncodedKeyframe, source: KeypointTensors, driving: KeypointTensors, mel: Tensor, gate: Tensor
+    ) -> Picture:
+        return self.draw(keyframe, self.move(keyframe, source, driving), mel, gate)

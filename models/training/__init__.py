@@ -1,0 +1,1 @@
+"""Offline: data, losses, training, evaluation. The call never imports it."""

@@ -1,0 +1,186 @@
+"""Pairs of frames of one person, augmented: what a training step sees."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from avcall.errors import InputError
+from avcall.types import FRAME_RATE, FRAME_SIZE_PX, SAMPLE_RATE_HZ, F32Array, Pcm, U8Image
+from models.mel import mel_window
+from models.priors import LIPS_OUTER, PRIOR_SIZE_PX, draw_mesh
+from models.training.prepare import LANDMARK_SCALE
+
+# Landmarks that the keypoints are drawn towards: nose, mouth corners, inner lips, upper eyelids, chin, forehead.
+ANCHORS = (1, 61, 291, 13, 14, 159, 386, 152, 10)
+MIRRORED_ANCHORS = (1, 291, 61, 13, 14, 386, 159, 152, 10)
+EYE_CENTRES = ((33, 133), (362, 263))  # corners of each eye
+DISC_WEIGHT = 4.0
+HULL_WEIGHT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Augmentation and modality dropout."""
+
+    max_scale: float = 0.10
+    max_shift: float = 0.06
+    max_rotation_deg: float = 8.0
+    max_brightness: float = 0.12
+    no_audio: float = 0.15
+    no_mesh: float = 0.08
+    no_mask: float = 0.08
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Tensors of one step; the first axis is the pair, then source and driving where both are there."""
+
+    pictures: Tensor  # (N, 2, 3, S, S) in [0, 1]
+    priors: Tensor  # (N, 2, 2, 64, 64) in [0, 1]
+    landmarks: Tensor  # (N, 2, 478, 2) in [-1, 1]
+    anchors: Tensor  # (N, 2, len(ANCHORS), 2) in [-1, 1]
+    has_face: Tensor  # (N,) 1 where both frames have landmarks
+    weights: Tensor  # (N, 1, 64, 64) how much a place of the driving picture counts
+    mel: Tensor  # (N, 80, 16)
+    gate: Tensor  # (N, 1)
+
+
+class Clip:
+    """A prepared clip in memory: pictures stay JPEG until they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        with np.load(path, allow_pickle=False) as file:
+            self._jpeg, self._offset = file["jpeg"], file["offset"]
+            self._landmarks, self._mask = file["landmarks"], file["mask"]
+            self.pcm: Pcm = file["pcm"]
+        self.name = path.stem
+
+    def __len__(self) -> int:
+        return len(self._offset) - 1
+
+    def picture(self, index: int) -> U8Image:
+        """(256, 256, 3) uint8 RGB."""
+        data = self._jpeg[self._offset[index] : self._offset[index + 1]]
+        return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+    def landmarks(self, index: int) -> F32Array:
+        """(478, 2) float32 in pixels; all zero without a face."""
+        return self._landmarks[index].astype(np.float32) / LANDMARK_SCALE
+
+    def mask(self, index: int) -> U8Image:
+        """(64, 64) uint8."""
+        return self._mask[index]
+
+    def mel(self, index: int) -> F32Array:
+        """(80, 16) window centred on the frame."""
+        return mel_window(self.pcm, (2 * index + 1) * SAMPLE_RATE_HZ // (2 * FRAME_RATE))
+
+
+def load_clips(folder: Path) -> list[Clip]:
+    """Every prepared clip of a folder; InputError when there is none."""
+    paths = sorted(folder.glob("*.npz"))
+    if not paths:
+        raise InputError(f"no prepared clip in {folder}; make some with: avcall prepare VIDEOS --out {folder}")
+    return [Clip(path) for path in paths]
+
+
+def region_weights(landmarks: F32Array) -> F32Array:
+    """(64, 64) float32: 1 outside the face, `HULL_WEIGHT` inside, `DISC_WEIGHT` more at mouth and eyes."""
+    canvas = np.ones((PRIOR_SIZE_PX,) * 2, np.float32)
+    points = landmarks * (PRIOR_SIZE_PX / FRAME_SIZE_PX)
+    hull = cv2.convexHull(points.astype(np.int32))
+    cv2.fillConvexPoly(canvas, hull, HULL_WEIGHT)
+    lips = points[LIPS_OUTER]
+    discs = [(lips.mean(0), np.ptp(lips[:, 0]) * 0.6)]
+    for a, b in EYE_CENTRES:
+        discs.append(((points[a] + points[b]) / 2, float(np.linalg.norm(points[a] - points[b])) * 0.7))
+    for centre, radius in discs:
+        cv2.circle(canvas, (round(float(centre[0])), round(float(centre[1]))), max(1, round(float(radius))), DISC_WEIGHT, -1)
+    return canvas
+
+
+class PairSampler:
+    """Draws augmented pairs; the same generator state gives the same pairs."""
+
+    def __init__(self, clips: list[Clip], config: DataConfig, size_px: int, seed: int) -> None:
+        self._clips, self._config, self.size_px = clips, config, size_px
+        self.rng = np.random.default_rng(seed)
+        lengths = np.array([len(clip) for clip in clips], np.float64)
+        self._share = np.sqrt(lengths) / np.sqrt(lengths).sum()
+
+    def _transform(self) -> tuple[F32Array, bool]:
+        c, rng = self._config, self.rng
+        scale = 1 + rng.uniform(-c.max_scale, c.max_scale)
+        matrix = cv2.getRotationMatrix2D(
+            (FRAME_SIZE_PX / 2, FRAME_SIZE_PX / 2), rng.uniform(-c.max_rotation_deg, c.max_rotation_deg), scale
+        )
+        matrix[:, 2] += rng.uniform(-c.max_shift, c.max_shift, 2) * FRAME_SIZE_PX
+        flipped = bool(rng.random() < 0.5)
+        if flipped:
+            matrix = np.array([[-1, 0, FRAME_SIZE_PX], [0, 1, 0]], np.float64) @ np.vstack([matrix, [0, 0, 1]])
+        return matrix.astype(np.float32), flipped
+
+    def _frame(self, clip: Clip, index: int, matrix: F32Array, jitter: F32Array) -> tuple[U8Image, F32Array, U8Image]:
+        # The matrix maps coordinates with pixel centres at .5, OpenCV's have them on whole numbers.
+        def centred(size: int) -> F32Array:
+            scaled = matrix.copy()
+            scaled[:, 2] = scaled[:, 2] * size / FRAME_SIZE_PX + matrix[:, :2] @ np.float32([0.5, 0.5]) - 0.5
+            return scaled
+
+        picture = cv2.warpAffine(
+            clip.picture(index), centred(FRAME_SIZE_PX), (FRAME_SIZE_PX,) * 2, borderMode=cv2.BORDER_REFLECT
+        )
+        picture = cv2.LUT(picture, jitter)
+        mask = cv2.warpAffine(clip.mask(index), centred(PRIOR_SIZE_PX), (PRIOR_SIZE_PX,) * 2, borderMode=cv2.BORDER_REPLICATE)
+        landmarks = clip.landmarks(index)
+        if landmarks.any():
+            landmarks = landmarks @ matrix[:, :2].T + matrix[:, 2]
+        if self.size_px != FRAME_SIZE_PX:
+            picture = cv2.resize(picture, (self.size_px,) * 2, interpolation=cv2.INTER_AREA)
+        return picture, landmarks, mask
+
+    def _jitter(self) -> U8Image:
+        gain, bias = 1 + self.rng.uniform(-1, 1, (2,)) * self._config.max_brightness
+        ramp = np.arange(256, dtype=np.float32)
+        return np.clip((ramp - 128) * gain + 128 * bias, 0, 255).astype(np.uint8)
+
+    def _pair(self) -> dict[str, np.ndarray]:
+        c, rng = self._config, self.rng
+        clip = self._clips[rng.choice(len(self._clips), p=self._share)]
+        indices = rng.choice(len(clip), 2, replace=False)
+        matrix, flipped = self._transform()
+        jitter = self._jitter()
+        pictures, points, priors = [], [], []
+        drop_mesh, drop_mask = rng.random() < c.no_mesh, rng.random() < c.no_mask
+        for index in indices:
+            picture, landmarks, mask = self._frame(clip, int(index), matrix, jitter)
+            mesh = draw_mesh(landmarks) if landmarks.any() and not drop_mesh else np.zeros_like(mask)
+            pictures.append(picture)
+            points.append(landmarks)
+            priors.append(np.stack([mesh, np.zeros_like(mask) if drop_mask else mask]))
+        has_face = points[0].any() and points[1].any()
+        speech = len(clip.pcm) > 0 and rng.random() >= c.no_audio
+        normal = np.stack(points) * (2 / FRAME_SIZE_PX) - 1
+        anchors = normal[:, list(MIRRORED_ANCHORS if flipped else ANCHORS)]
+        return {
+            "pictures": np.stack(pictures),
+            "priors": np.stack(priors),
+            "landmarks": normal,
+            "anchors": anchors,
+            "has_face": np.float32(has_face),
+            "weights": region_weights(points[1])[None] if has_face else np.ones((1, 64, 64), np.float32),
+            "mel": clip.mel(int(indices[1])) if speech else np.zeros((80, 16), np.float32),
+            "gate": np.float32([speech]),
+        }
+
+    def batch(self, count: int) -> Batch:
+        """`count` pairs."""
+        pairs = [self._pair() for _ in range(count)]
+        stacked = {key: torch.from_numpy(np.stack([pair[key] for pair in pairs])) for key in pairs[0]}
+        pictures = stacked.pop("pictures").permute(0, 1, 4, 2, 3).float() / 255
+        priors = stacked.pop("priors").float() / 255
+        return Batch(pictures, priors, **{k: v.float() for k, v in stacked.items()})

@@ -1,0 +1,113 @@
+"""The losses of AVFR-GAN (eq. 4) and the landmark guidance that makes them converge on little data."""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from avcall.errors import InputError
+from models.network import KeypointTensors
+
+LIPS_AND_EYES = 3.0  # how much more those landmarks count in the guided flow
+
+
+@dataclass(frozen=True, slots=True)
+class LossConfig:
+    """Weights of the sum; the reasons stand in docs/model.md."""
+
+    l1: float = 8.0
+    warped: float = 2.0
+    generated: float = 4.0
+    perceptual: float = 1.0
+    equivariance_value: float = 10.0
+    equivariance_jacobian: float = 2.0
+    flow: float = 10.0
+    anchor: float = 3.0
+
+
+def weighted_l1(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """L1 with a weight for every place: `weights` (N, 1, 64, 64) is resized to the picture."""
+    scaled = F.interpolate(weights, output.shape[-2:], mode="bilinear", align_corners=False)
+    return ((output - target).abs() * scaled).sum() / (scaled.sum() * output.shape[1])
+
+
+def guided_flow(flow: Tensor, landmarks: Tensor, emphasis: Tensor, has_face: Tensor) -> Tensor:
+    """A backward flow sampled at the driving landmarks must give the source landmarks.
+
+    `flow` (N, H, W, 2), `landmarks` (N, 2, L, 2) source then driving, `emphasis` (L,).
+    """
+    source, driving = landmarks[:, 0], landmarks[:, 1]
+    sampled = F.grid_sample(flow.permute(0, 3, 1, 2), driving[:, :, None], align_corners=False, padding_mode="border")
+    error = (sampled[..., 0].transpose(1, 2) - source).abs().mean(-1)
+    per_pair = (error * emphasis).sum(1) / emphasis.sum()
+    return (per_pair * has_face).sum() / has_face.sum().clamp(min=1)
+
+
+def random_affine(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Transforms for the equivariance loss: matrices (N, 2, 2) and shifts (N, 2)."""
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator) * (high - low) + low
+
+    angle = uniform(-0.4, 0.4, count)
+    scale = uniform(0.8, 1.25, count, 2)
+    cos, sin = angle.cos(), angle.sin()
+    rotation = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
+    return rotation @ torch.diag_embed(scale), uniform(-0.15, 0.15, count, 2)
+
+
+def equivariance(
+    original: KeypointTensors, transformed: KeypointTensors, matrix: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor]:
+    """FOMM section 3.1: keypoints of a transformed picture, mapped back, must be the picture's own.
+
+    The transformed picture shows at z what the original shows at matrix @ z + shift.
+    """
+    mapped = torch.einsum("nij,nkj->nki", matrix, transformed[0]) + shift[:, None]
+    value = (mapped - original[0]).abs().mean()
+    product = torch.linalg.inv(original[1]) @ (matrix[:, None] @ transformed[1])
+    return value, (product - torch.eye(2, device=product.device)).abs().mean()
+
+
+class PerceptualLoss(nn.Module):
+    """L1 between VGG16 features up to relu3_3, with the trunk that ST-LPIPS ships."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        spec = importlib.util.find_spec("stlpips_pytorch")
+        if spec is None or spec.origin is None:
+            raise InputError("the perceptual loss needs stlpips-pytorch; install it with: pip install 'avcall[train]'")
+        path = Path(spec.origin).parent / "weights" / "vST0.0" / "vgg_shift_tolerant.pth"
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        kernels = [v for k, v in state.items() if k.startswith("net.slice") and v.dim() == 4 and v.shape[2] == 3 and v.shape[1] > 1]
+        biases = [v for k, v in state.items() if k.startswith("net.slice") and k.endswith(".bias")]
+        self.convolutions = nn.ModuleList()
+        for kernel, bias in list(zip(kernels, biases, strict=True))[:7]:
+            layer = nn.Conv2d(kernel.shape[1], kernel.shape[0], 3, padding=1)
+            layer.load_state_dict({"weight": kernel, "bias": bias})
+            self.convolutions.append(layer)
+        self.requires_grad_(False)
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """relu1_2, relu2_2 and relu3_3 of (N, 3, H, W) in [0, 1]."""
+        x = (x - self.mean) / self.std
+        kept = []
+        for i, layer in enumerate(self.convolutions):
+            x = F.relu(layer(x))
+            if i in (1, 3, 6):
+                kept.append(x)
+            if i in (1, 3):
+                x = F.max_pool2d(x, 2)
+        return kept
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self.features(target)
+        pairs = zip(self.features(output), wanted, strict=True)
+        total = sum((F.l1_loss(a, b) for a, b in pairs), torch.zeros((), device=output.device))
+        return total

@@ -1,0 +1,95 @@
+"""One training step's forward: every loss of one batch."""
+
+import torch
+from torch import Tensor, nn
+
+from models.generator import Picture
+from models.layers import resize, warp
+from models.network import EncodedKeyframe, KeypointTensors, Network
+from models.priors import LEFT_EYE, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS, RIGHT_EYE
+from models.training.data import Batch
+from models.training.losses import (
+    LIPS_AND_EYES,
+    LossConfig,
+    PerceptualLoss,
+    equivariance,
+    guided_flow,
+    random_affine,
+    weighted_l1,
+)
+
+PERCEPTUAL_CROP_PX = 128
+PERCEPTUAL_EVERY = 2  # steps; at twice the weight it costs half
+
+
+def landmark_emphasis() -> Tensor:
+    """(478,) weight of each landmark in the guided flow."""
+    emphasis = torch.ones(NUM_LANDMARKS)
+    emphasis[[*LIPS_OUTER, *LIPS_INNER, *LEFT_EYE, *RIGHT_EYE]] = LIPS_AND_EYES
+    return emphasis
+
+
+class TrainingStep(nn.Module):
+    """The network with its losses, as one module, so that one forward call is one step on any device."""
+
+    def __init__(self, network: Network, config: LossConfig, seed: int) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config
+        self.perceptual = PerceptualLoss()
+        self.register_buffer("emphasis", landmark_emphasis(), persistent=False)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def _keypoints(self, batch: Batch, small: Tensor) -> tuple[KeypointTensors, KeypointTensors, Tensor, Tensor]:
+        """Keypoints of source and driving, and the equivariance losses, from one pass of the detector."""
+        n = small.shape[0]
+        priors = batch.priors
+        inputs = torch.cat([small, priors], 2)  # (N, 2, 5, 64, 64)
+        matrix, shift = random_affine(n, self.generator)
+        matrix, shift = matrix.to(small.device), shift.to(small.device)
+        grid = nn.functional.affine_grid(
+            torch.cat([matrix, shift[..., None]], 2), [n, inputs.shape[2], *small.shape[-2:]], align_corners=False
+        )
+        turned = warp(inputs[:, 1], grid)
+        values, jacobians = self.network.detector(torch.cat([inputs[:, 0], inputs[:, 1], turned]))
+        (sv, dv, tv), (sj, dj, tj) = values.chunk(3), jacobians.chunk(3)
+        value, jacobian = equivariance((dv, dj), (tv, tj), matrix, shift)
+        return (sv, sj), (dv, dj), value, jacobian
+
+    def _crop_perceptual(self, output: Tensor, target: Tensor) -> Tensor:
+        size = min(PERCEPTUAL_CROP_PX, output.shape[-1])
+        room = output.shape[-1] - size
+        # The face is in the middle: crops lean there.
+        y, x = (int(torch.randint(0, room + 1, (1,), generator=self.generator)) for _ in range(2))
+        window = (..., slice(y, y + size), slice(x, x + size))
+        loss: Tensor = self.perceptual(output[window], target[window])
+        return loss
+
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor], Picture]:
+        """Total loss, its named parts, and the picture."""
+        c = self.config
+        source, driving = batch.pictures[:, 0], batch.pictures[:, 1]
+        small = torch.stack([resize(source, 64), resize(driving, 64)], 1)
+        kp_source, kp_driving, value, jacobian = self._keypoints(batch, small)
+        keyframe = EncodedKeyframe(source, small[:, 0], self.network.identity(source))
+        motion = self.network.move(keyframe, kp_source, kp_driving)
+        picture = self.network.draw(keyframe, motion, batch.mel, batch.gate)
+        anchored = batch.anchors.shape[2]
+        face = batch.has_face.view(-1, 1, 1, 1)
+        predicted = torch.stack([kp_source[0], kp_driving[0]], 1)[:, :, :anchored]
+        parts = {
+            "l1": weighted_l1(picture.image, driving, batch.weights),
+            "warped": (picture.warped - driving).abs().mean(),
+            "generated": weighted_l1(picture.generated, driving, batch.weights),
+            "flow": guided_flow(motion.flow, batch.landmarks, self.emphasis, batch.has_face),
+            "anchor": ((predicted - batch.anchors).abs() * face).mean(),
+            "equivariance_value": value,
+            "equivariance_jacobian": jacobian,
+        }
+        total = sum((getattr(c, name) * part for name, part in parts.items()), torch.zeros((), device=source.device))
+        if step % PERCEPTUAL_EVERY == 0:
+            # The generated branch starves behind the mask unless it is judged by itself as well.
+            judged = picture.generated if step % (3 * PERCEPTUAL_EVERY) == 0 else picture.image
+            parts["perceptual"] = self._crop_perceptual(judged, driving)
+            total = total + c.perceptual * PERCEPTUAL_EVERY * parts["perceptual"]
+        return total, parts, picture

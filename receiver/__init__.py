@@ -1,0 +1,1 @@
+"""From packets to the picture and the loudspeaker."""

@@ -1,0 +1,1 @@
+"""From the camera and the microphone to packets."""
