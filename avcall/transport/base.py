@@ -4,11 +4,17 @@ The pipelines know only this interface. `webrtc.py` carries it over the Internet
 process with a delay, a loss and a rate of one's choice.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
+from avcall.errors import ConnectionFailedError
+
 MAX_MESSAGE_BYTES = 1200  # the largest message of either channel; longer ones are refused, both ways
+
+INBOX_CAPACITY = 1024  # messages; more than 40 s of a call, so only a stalled reader loses any
 
 UDP_IPV4_HEADER_BYTES = 28  # RFC 791 (20) and RFC 768 (8)
 UDP_IPV6_HEADER_BYTES = 48  # RFC 8200 (40) and RFC 768 (8)
@@ -36,7 +42,8 @@ class WireCounters:
 
     `sent_bytes` and `received_bytes` hold every byte of every datagram: the IP and UDP headers, encryption,
     acknowledgements and keep-alives of both ends included. The payload counts hold the messages alone.
-    `refused` counts the sends that returned False.
+    `refused` counts the sends that returned False, `discarded` the messages that arrived with a size or kind
+    that no peer of ours sends, or that nobody fetched in time.
     """
 
     sent_datagrams: int = 0
@@ -48,6 +55,7 @@ class WireCounters:
     control_sent_bytes: int = 0
     control_received_bytes: int = 0
     refused: int = 0
+    discarded: int = 0
 
 
 class WireCounter:
@@ -61,6 +69,7 @@ class WireCounter:
         self._payload_sent_bytes = dict.fromkeys(Channel, 0)
         self._payload_received_bytes = dict.fromkeys(Channel, 0)
         self._refused = 0
+        self._discarded = 0
 
     def datagram_sent(self, size_bytes: int) -> None:
         """Count a datagram of `size_bytes`, headers included, that left this end."""
@@ -84,6 +93,10 @@ class WireCounter:
         """Count a message that `Transport.send` did not take."""
         self._refused += 1
 
+    def message_discarded(self) -> None:
+        """Count a message that arrived and was thrown away."""
+        self._discarded += 1
+
     def snapshot(self) -> WireCounters:
         """The totals so far."""
         return WireCounters(
@@ -96,7 +109,58 @@ class WireCounter:
             control_sent_bytes=self._payload_sent_bytes[Channel.CONTROL],
             control_received_bytes=self._payload_received_bytes[Channel.CONTROL],
             refused=self._refused,
+            discarded=self._discarded,
         )
+
+
+class Inbox:
+    """What arrived and was not fetched yet: bounded, drops the oldest, and ends with an error."""
+
+    def __init__(self, counter: WireCounter) -> None:
+        self._datagrams: deque[Datagram] = deque()
+        self._counter = counter
+        self._changed = asyncio.Event()
+        self._error: ConnectionFailedError | None = None
+
+    @property
+    def error(self) -> ConnectionFailedError | None:
+        """Why nothing more will arrive; None while the connection lives."""
+        return self._error
+
+    def put(self, datagram: Datagram) -> None:
+        """Add what just arrived; nothing is added after the end."""
+        if self._error is not None:
+            self._counter.message_discarded()
+            return
+        if len(self._datagrams) >= INBOX_CAPACITY:
+            self._datagrams.popleft()
+            self._counter.message_discarded()
+        self._counter.payload_received(datagram.channel, len(datagram.data))
+        self._datagrams.append(datagram)
+        self._changed.set()
+
+    def end(self, error: ConnectionFailedError) -> None:
+        """No more arrives, because of `error`; the first error stays."""
+        if self._error is None:
+            self._error = error
+        self._changed.set()
+
+    def wake(self) -> None:
+        """Make `wait_changed` return."""
+        self._changed.set()
+
+    def poll(self) -> Datagram | None:
+        """The oldest datagram, or None when there is none now; raises the error once nothing is left."""
+        if self._datagrams:
+            return self._datagrams.popleft()
+        if self._error is not None:
+            raise self._error
+        return None
+
+    async def wait_changed(self) -> None:
+        """Wait until something was put, ended or woken since the last wait."""
+        await self._changed.wait()
+        self._changed.clear()
 
 
 class Transport(ABC):
