@@ -1,0 +1,163 @@
+"""Control messages: one byte of version and type, then a msgpack array [number, field, ...].
+
+    number  message          fields
+    1       Hello            protocol_version int 0..15, role 'sender' or 'receiver', software str <= 64
+    2       KeyframeAck      index int 0..255
+    3       KeyframeRequest
+    4       Report           received_packets, lost_packets, late_units, jitter_ms, playout_delay_ms,
+                             frames_rendered; counts are int 0..2^32-1, times are numbers
+    5       Ping             sent_ms, a number
+    6       Pong             sent_ms, the Ping's
+    7       Bye              reason str <= 200
+
+The schema is fixed: the count of fields is exact, a bool is not a number, times are finite and not negative,
+and text is printable, because it may end up on a terminal.
+"""
+
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, fields
+from typing import cast
+
+import msgpack
+
+from avcall.bitstream.packet import MessageType, first_byte, message_type
+from avcall.errors import ControlError
+
+MAX_CONTROL_BYTES = 1024  # the longest is a Bye of 200 characters of 4 bytes
+MAX_REASON_CHARACTERS = 200
+MAX_SOFTWARE_CHARACTERS = 64
+MAX_COUNT = 2**32 - 1
+MAX_TIME_MS = 2.0**53  # beyond it a float no longer counts milliseconds
+ROLES = ("sender", "receiver")
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first control message of each side."""
+
+    protocol_version: int
+    role: str
+    software: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyframeAck:
+    """The receiver holds keyframe `index` and can render motion that names it."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyframeRequest:
+    """The receiver has no keyframe for the motion that arrives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How the receiver fares, counted since the start of the call."""
+
+    received_packets: int
+    lost_packets: int
+    late_units: int
+    jitter_ms: float
+    playout_delay_ms: float
+    frames_rendered: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """A heartbeat; `sent_ms` is the clock of the side that sends it."""
+
+    sent_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to a Ping, with its `sent_ms`."""
+
+    sent_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """The end of the call, with a reason for people."""
+
+    reason: str
+
+
+ControlMessage = Hello | KeyframeAck | KeyframeRequest | Report | Ping | Pong | Bye
+
+_NUMBERS: dict[int, type[ControlMessage]] = {
+    1: Hello,
+    2: KeyframeAck,
+    3: KeyframeRequest,
+    4: Report,
+    5: Ping,
+    6: Pong,
+    7: Bye,
+}
+_NUMBER_OF = {message: number for number, message in _NUMBERS.items()}
+
+
+def _is_int(low: int, high: int) -> Callable[[object], bool]:
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _is_time(value: object) -> bool:
+    return type(value) in (int, float) and 0.0 <= cast(float, value) <= MAX_TIME_MS  # NaN fails this
+
+
+def _is_text(limit: int) -> Callable[[object], bool]:
+    return lambda value: type(value) is str and len(value) <= limit and value.isprintable()
+
+
+_RULES: dict[str, Callable[[object], bool]] = {
+    "protocol_version": _is_int(0, 15),
+    "role": lambda value: type(value) is str and value in ROLES,
+    "software": _is_text(MAX_SOFTWARE_CHARACTERS),
+    "index": _is_int(0, 255),
+    "received_packets": _is_int(0, MAX_COUNT),
+    "lost_packets": _is_int(0, MAX_COUNT),
+    "late_units": _is_int(0, MAX_COUNT),
+    "jitter_ms": _is_time,
+    "playout_delay_ms": _is_time,
+    "frames_rendered": _is_int(0, MAX_COUNT),
+    "sent_ms": _is_time,
+    "reason": _is_text(MAX_REASON_CHARACTERS),
+}
+
+
+def serialize(message: ControlMessage) -> bytes:
+    """The bytes of `message`. Raises ControlError when a field breaks the schema."""
+    _check(message)
+    body: bytes = msgpack.packb([_NUMBER_OF[type(message)], *astuple(message)])
+    return first_byte(MessageType.CONTROL) + body
+
+
+def parse(data: bytes) -> ControlMessage:
+    """The control message in `data`.
+
+    Raises ControlError naming what is wrong, PacketError or VersionError for a wrong first byte.
+    """
+    if message_type(data) is not MessageType.CONTROL:
+        raise ControlError("control message: the message is of another type")
+    if len(data) > MAX_CONTROL_BYTES:
+        raise ControlError(f"control message: {len(data)} bytes, at most {MAX_CONTROL_BYTES} are allowed")
+    try:
+        body = msgpack.unpackb(data[1:], max_array_len=16, max_map_len=0, max_ext_len=0, max_bin_len=0)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise ControlError(f"control message: not msgpack ({type(error).__name__})") from None
+    if not isinstance(body, list) or not body or type(body[0]) is not int or body[0] not in _NUMBERS:
+        raise ControlError("control message: no known message number")
+    kind = _NUMBERS[body[0]]
+    if len(body) - 1 != len(fields(kind)):
+        raise ControlError(f"control message: {kind.__name__} with {len(body) - 1} fields")
+    message = kind(*body[1:])
+    _check(message)
+    return message
+
+
+def _check(message: ControlMessage) -> None:
+    for field in fields(message):
+        if not _RULES[field.name](getattr(message, field.name)):
+            raise ControlError(f"control message: {type(message).__name__}.{field.name} is not allowed")

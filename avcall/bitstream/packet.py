@@ -1,0 +1,202 @@
+"""Messages and the media packet: the motion and the audio of one tick in one data-channel message.
+
+Every message starts with one byte: the protocol version in the high nibble, the MessageType in the low one.
+A media packet, big-endian:
+
+    offset  size  field
+    0       1     version and type (0x11)
+    1       2     sequence, counts packets, wraps at 65536
+    3       4     pts_ms, not above the pts of any unit
+    7       1     contents: motion mode (bits 7..6), count of motion (5..3) and audio units (2..0), 0..6
+    8       ...   motion units: pts offset (short), keyframe index (1), payload (120)
+    ...     ...   audio units: pts offset (short), payload size (short), payload (one Opus packet)
+
+A `short` is a number n of 0..1275 in one or two bytes, coded as RFC 6716 section 3.2.1 codes frame lengths:
+up to 251 as itself, above that as 252 + (n mod 4), then (n - first byte) / 4. Offsets are in ms from the
+packet's pts. The mode FP16 is 0 and the only one; a motion unit lasts 40 ms, an audio unit what its TOC says.
+"""
+
+import itertools
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from avcall.bitstream.audio import validate_opus
+from avcall.bitstream.motion import UNIT_BYTES, MotionMode
+from avcall.errors import PacketError, VersionError
+from avcall.types import FRAME_MS, AccessUnit, MediaKind
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE_BYTES = 1200  # the user data of one SCTP packet; a longer message would be fragmented
+MAX_UNITS = 6  # of one medium in one packet: 240 ms of motion
+MAX_SHORT = 1275  # 255 * 4 + 255
+MAX_OFFSET_MS = MAX_SHORT  # between the first and the last unit of a packet
+MAX_PTS_MS = 2**32 - 1  # 49 days of call
+
+_HEADER = struct.Struct(">BHIB")
+_SHORT_ONE_BYTE = 251
+_MOTION_BYTES = UNIT_BYTES[MotionMode.FP16]
+
+
+class MessageType(IntEnum):
+    """The low nibble of a message's first byte."""
+
+    MEDIA = 1
+    KEYFRAME_SLICE = 2
+    CONTROL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPacket:
+    """One tick of media: up to 6 motion units (mode FP16) and up to 6 audio units, by increasing pts.
+
+    `sequence` 0..65535; `pts_ms` is not above the pts of any unit.
+    """
+
+    sequence: int
+    pts_ms: int
+    motion: tuple[AccessUnit, ...]
+    audio: tuple[AccessUnit, ...]
+
+
+def first_byte(kind: MessageType) -> bytes:
+    """The byte that starts every message of `kind`."""
+    return bytes([PROTOCOL_VERSION << 4 | kind])
+
+
+def message_type(data: bytes) -> MessageType:
+    """What `data` claims to be.
+
+    Raises VersionError when the peer speaks another protocol version, PacketError when the message is empty
+    or of an unknown type.
+    """
+    if not data:
+        raise PacketError("message: empty")
+    version, kind = data[0] >> 4, data[0] & 0x0F
+    if version != PROTOCOL_VERSION:
+        raise VersionError(
+            f"the peer speaks protocol version {version}, this avcall speaks {PROTOCOL_VERSION}: "
+            "install the same avcall on both sides"
+        )
+    try:
+        return MessageType(kind)
+    except ValueError:
+        raise PacketError(f"message: type {kind} is unknown") from None
+
+
+def serialize(packet: MediaPacket) -> bytes:
+    """The bytes of `packet`. Raises PacketError or AudioFormatError where `parse` would refuse."""
+    _check_header(packet)
+    contents = MotionMode.FP16 << 6 | len(packet.motion) << 3 | len(packet.audio)
+    head = first_byte(MessageType.MEDIA)[0]
+    parts = [_HEADER.pack(head, packet.sequence, packet.pts_ms, contents)]
+    for unit in packet.motion:
+        if len(unit.payload) != _MOTION_BYTES or not 0 <= unit.keyframe_index <= 255:
+            raise PacketError(
+                f"media packet: motion of {len(unit.payload)} bytes for keyframe {unit.keyframe_index}"
+            )
+        parts += [_short(unit.pts_ms - packet.pts_ms), bytes([unit.keyframe_index]), unit.payload]
+    for unit in packet.audio:
+        validate_opus(unit.payload)
+        parts += [_short(unit.pts_ms - packet.pts_ms), _short(len(unit.payload)), unit.payload]
+    data = b"".join(parts)
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise PacketError(f"media packet: {len(data)} bytes, at most {MAX_MESSAGE_BYTES} fit")
+    return data
+
+
+def parse(data: bytes) -> MediaPacket:
+    """The media packet in `data`.
+
+    Raises PacketError naming the field that is wrong, AudioFormatError for an audio unit that is not allowed,
+    VersionError for another protocol version. The numbers inside motion payloads are left to `motion.decode`.
+    """
+    if message_type(data) is not MessageType.MEDIA:
+        raise PacketError("media packet: the message is of another type")
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise PacketError(f"media packet: {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are allowed")
+    if len(data) < _HEADER.size:
+        raise PacketError("media packet: truncated in its header")
+    _, sequence, pts_ms, contents = _HEADER.unpack_from(data)
+    mode, motion_count, audio_count = contents >> 6, contents >> 3 & 7, contents & 7
+    if mode != MotionMode.FP16:
+        raise PacketError(f"media packet: motion mode {mode} is unknown")
+    reader = _Reader(data, _HEADER.size)
+    motion = tuple(_read_motion(reader, pts_ms) for _ in range(motion_count))
+    audio = tuple(_read_audio(reader, pts_ms) for _ in range(audio_count))
+    reader.finish()
+    packet = MediaPacket(sequence=sequence, pts_ms=pts_ms, motion=motion, audio=audio)
+    _check_header(packet)
+    return packet
+
+
+def unit_size_bytes(unit: AccessUnit) -> int:
+    """The most that `unit` can take of a media packet, headers included."""
+    return len(unit.payload) + 4  # two shorts of two bytes
+
+
+def header_size_bytes() -> int:
+    """What a media packet takes before its units."""
+    return _HEADER.size
+
+
+class _Reader:
+    """A cursor over untrusted bytes that refuses to run past their end."""
+
+    def __init__(self, data: bytes, offset: int) -> None:
+        self._data = data
+        self._offset = offset
+
+    def take(self, size_bytes: int, field: str) -> bytes:
+        end = self._offset + size_bytes
+        if end > len(self._data):
+            raise PacketError(f"media packet: truncated in {field}")
+        taken = self._data[self._offset : end]
+        self._offset = end
+        return taken
+
+    def short(self, field: str) -> int:
+        first = self.take(1, field)[0]
+        return first if first <= _SHORT_ONE_BYTE else first + 4 * self.take(1, field)[0]
+
+    def finish(self) -> None:
+        if self._offset != len(self._data):
+            raise PacketError(f"media packet: {len(self._data) - self._offset} bytes after the last unit")
+
+
+def _short(number: int) -> bytes:
+    if not 0 <= number <= MAX_SHORT:
+        raise PacketError(f"media packet: {number} is outside 0..{MAX_SHORT}")
+    if number <= _SHORT_ONE_BYTE:
+        return bytes([number])
+    first = 252 + number % 4
+    return bytes([first, (number - first) // 4])
+
+
+def _read_motion(reader: _Reader, pts_ms: int) -> AccessUnit:
+    offset_ms = reader.short("a motion offset")
+    keyframe_index = reader.take(1, "a keyframe index")[0]
+    payload = reader.take(_MOTION_BYTES, "a motion payload")
+    return AccessUnit(MediaKind.MOTION, pts_ms + offset_ms, FRAME_MS, payload, keyframe_index)
+
+
+def _read_audio(reader: _Reader, pts_ms: int) -> AccessUnit:
+    offset_ms = reader.short("an audio offset")
+    payload = reader.take(reader.short("an audio size"), "an audio payload")
+    return AccessUnit(MediaKind.AUDIO, pts_ms + offset_ms, validate_opus(payload), payload)
+
+
+def _check_header(packet: MediaPacket) -> None:
+    if not 0 <= packet.sequence <= 0xFFFF:
+        raise PacketError(f"media packet: sequence {packet.sequence} is not 16 bits")
+    if not 0 <= packet.pts_ms <= MAX_PTS_MS:
+        raise PacketError(f"media packet: pts {packet.pts_ms} is not 32 bits")
+    if not packet.motion and not packet.audio:
+        raise PacketError("media packet: holds no unit")
+    for name, units in (("motion", packet.motion), ("audio", packet.audio)):
+        if len(units) > MAX_UNITS:
+            raise PacketError(f"media packet: {len(units)} {name} units, at most {MAX_UNITS} are allowed")
+        if any(b.pts_ms <= a.pts_ms for a, b in itertools.pairwise(units)):
+            raise PacketError(f"media packet: {name} units out of order")
+        if units and units[-1].pts_ms > MAX_PTS_MS:
+            raise PacketError(f"media packet: {name} pts {units[-1].pts_ms} is not 32 bits")

@@ -1,0 +1,149 @@
+"""Depacketize: turns messages from the peer into units, keyframes and control messages.
+
+This is the one place where a BitstreamError is caught: what breaks the protocol is dropped and counted by
+reason, and the call goes on. Losses are counted from gaps in the sequence numbers (RFC 3550 appendix A).
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from avcall.bitstream import control, motion, packet
+from avcall.bitstream.control import ControlMessage
+from avcall.bitstream.keyframe import CodedKeyframe, KeyframeAssembler
+from avcall.bitstream.motion import MotionMode
+from avcall.bitstream.packet import MediaPacket, MessageType
+from avcall.errors import BitstreamError
+from avcall.types import AccessUnit
+
+SEQUENCE_RANGE = 1 << 16
+MAX_GAP = 3000  # packets; a longer jump is a sender that started anew (MAX_DROPOUT in RFC 3550)
+HISTORY = 512  # sequence numbers remembered to recognise repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Depacketized:
+    """What one message held: media units, a keyframe that is now whole, or a control message."""
+
+    units: tuple[AccessUnit, ...] = ()
+    keyframe: CodedKeyframe | None = None
+    control: ControlMessage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DepacketizerStats:
+    """Counts since the start.
+
+    `lost_packets` are media packets missing so far: one that arrives late after all is taken off again.
+    `dropped` counts messages by reason: the error's class name, 'DuplicatePacket' or 'OldPacket'.
+    `last_arrival_ms` is when the last message came, whatever it was worth; None before the first.
+    """
+
+    received_packets: int
+    lost_packets: int
+    reordered_packets: int
+    dropped: dict[str, int]
+    last_arrival_ms: float | None
+
+
+class SequenceTracker:
+    """Follows 16-bit sequence numbers through wrap-around, reordering and repeats."""
+
+    def __init__(self) -> None:
+        self._highest: int | None = None  # extended: never wraps
+        self._first = 0
+        self._seen: set[int] = set()
+        self._received_in_run = 0
+        self._lost_before_run = 0
+        self.received = 0
+        self.reordered = 0
+
+    @property
+    def lost(self) -> int:
+        """Packets missing so far."""
+        if self._highest is None:
+            return 0
+        return self._lost_before_run + self._highest - self._first + 1 - self._received_in_run
+
+    def accept(self, sequence: int) -> str | None:
+        """Register `sequence`; None when it is new, else why the packet is to be dropped."""
+        if self._highest is None:
+            self._start_run(sequence)
+            return None
+        step = (sequence - self._highest + SEQUENCE_RANGE // 2) % SEQUENCE_RANGE - SEQUENCE_RANGE // 2
+        if abs(step) > MAX_GAP:
+            self._lost_before_run = self.lost
+            self._start_run(sequence)
+            return None
+        extended = self._highest + step
+        if extended in self._seen:
+            return "DuplicatePacket"
+        if step <= -HISTORY:
+            return "OldPacket"
+        if step < 0:
+            self.reordered += 1
+            self._first = min(self._first, extended)
+        self._register(extended)
+        return None
+
+    def _start_run(self, sequence: int) -> None:
+        self._highest = self._first = sequence
+        self._seen = set()
+        self._received_in_run = 0
+        self._register(sequence)
+
+    def _register(self, extended: int) -> None:
+        self._highest = max(self._highest or 0, extended)
+        self._seen.add(extended)
+        if len(self._seen) > 2 * HISTORY:
+            oldest = self._highest - HISTORY
+            self._seen = {number for number in self._seen if number > oldest}
+        self.received += 1
+        self._received_in_run += 1
+
+
+class Depacketizer:
+    """Parses the peer's messages; never raises for what they hold, but for another protocol version."""
+
+    def __init__(self) -> None:
+        self.dropped: Counter[str] = Counter()
+        self._assembler = KeyframeAssembler()
+        self._sequences = SequenceTracker()
+        self._last_arrival_ms: float | None = None
+
+    def push(self, data: bytes, now_ms: float) -> Depacketized:
+        """Take one message that arrived at `now_ms`. Raises VersionError for a peer of another version."""
+        self._last_arrival_ms = now_ms
+        try:
+            kind = packet.message_type(data)
+            if kind is MessageType.MEDIA:
+                return Depacketized(units=self._media(packet.parse(data)))
+            if kind is MessageType.KEYFRAME_SLICE:
+                return Depacketized(keyframe=self._assembler.push(data))
+            return Depacketized(control=control.parse(data))
+        except BitstreamError as error:
+            self.count_dropped(error)
+            return Depacketized()
+
+    def count_dropped(self, error: BitstreamError) -> None:
+        """Count an error that only showed later, such as a still that does not decode."""
+        self.dropped[type(error).__name__] += 1
+
+    def stats(self) -> DepacketizerStats:
+        """Counts since the start."""
+        return DepacketizerStats(
+            received_packets=self._sequences.received,
+            lost_packets=self._sequences.lost,
+            reordered_packets=self._sequences.reordered,
+            dropped=dict(self.dropped),
+            last_arrival_ms=self._last_arrival_ms,
+        )
+
+    def _media(self, media: MediaPacket) -> tuple[AccessUnit, ...]:
+        """The units of `media`, motion first, once their numbers were checked."""
+        for unit in media.motion:
+            motion.decode(MotionMode.FP16, unit.payload)
+        reason = self._sequences.accept(media.sequence)
+        if reason is not None:
+            self.dropped[reason] += 1
+            return ()
+        return media.motion + media.audio

@@ -1,0 +1,107 @@
+"""Pacer: decides what goes to the transport now. Media first, keyframes in slices, stale media never.
+
+A keyframe sent at once would sit in front of the media for hundreds of ms on a slow link; released slice by
+slice, it delays each message by one slice at most. The transport cannot take back what it was given, so media
+that waited too long is dropped here.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from avcall.transport.base import Channel
+
+MAX_MEDIA_MESSAGES = 32  # over a second of ticks; the receiver would find older ones late
+MAX_CONTROL_MESSAGES = 64
+MAX_KEYFRAMES = 4  # as many as may be live at once
+
+
+@dataclass(frozen=True, slots=True)
+class PacerStats:
+    """Counts since the start: what was released, and what was dropped as stale or for lack of room."""
+
+    released_media: int
+    released_control: int
+    released_slices: int
+    stale_media: int
+    overflowed: int
+
+
+class Pacer:
+    """Queues between packetizer and transport; every queue is bounded and drops its oldest."""
+
+    def __init__(self, interval_ms: float = 20.0, max_age_ms: float = 400.0) -> None:
+        """Release a keyframe slice every `interval_ms`; drop media older than `max_age_ms`."""
+        if interval_ms <= 0 or max_age_ms <= 0:
+            raise ValueError(f"interval {interval_ms} ms and age {max_age_ms} ms must be above 0")
+        self._interval_ms = interval_ms
+        self._max_age_ms = max_age_ms
+        self._media: deque[tuple[float, bytes]] = deque()
+        self._control: deque[bytes] = deque()
+        self._keyframes: deque[deque[bytes]] = deque()
+        self._next_slice_ms = float("-inf")
+        self._released = dict.fromkeys(("media", "control", "slices"), 0)
+        self._stale = 0
+        self._overflowed = 0
+
+    @property
+    def pending_slices(self) -> int:
+        """Keyframe slices that still wait."""
+        return sum(len(slices) for slices in self._keyframes)
+
+    def push_media(self, message: bytes, now_ms: float) -> None:
+        """Queue a media message made at `now_ms`."""
+        self._media.append((now_ms, message))
+        if len(self._media) > MAX_MEDIA_MESSAGES:
+            self._media.popleft()
+            self._overflowed += 1
+
+    def push_control(self, message: bytes) -> None:
+        """Queue a control message; it goes out with the next `pop`, before any slice."""
+        self._control.append(message)
+        if len(self._control) > MAX_CONTROL_MESSAGES:
+            self._control.popleft()
+            self._overflowed += 1
+
+    def push_keyframe(self, slices: Sequence[bytes]) -> None:
+        """Queue the slices of one keyframe. A fifth keyframe pushes the oldest out whole."""
+        if not slices:
+            return
+        self._keyframes.append(deque(slices))
+        if len(self._keyframes) > MAX_KEYFRAMES:
+            self._overflowed += len(self._keyframes.popleft())
+
+    def pop(self, now_ms: float) -> list[tuple[Channel, bytes]]:
+        """What to send now, in this order: fresh media, control messages, at most one keyframe slice."""
+        ready: list[tuple[Channel, bytes]] = []
+        while self._media:
+            made_ms, message = self._media.popleft()
+            if now_ms - made_ms > self._max_age_ms:
+                self._stale += 1
+                continue
+            ready.append((Channel.MEDIA, message))
+            self._released["media"] += 1
+        ready.extend((Channel.CONTROL, message) for message in self._control)
+        self._released["control"] += len(self._control)
+        self._control.clear()
+        if self._keyframes and now_ms >= self._next_slice_ms:
+            ready.append((Channel.CONTROL, self._pop_slice()))
+            self._next_slice_ms = now_ms + self._interval_ms
+        return ready
+
+    def stats(self) -> PacerStats:
+        """Counts since the start."""
+        return PacerStats(
+            released_media=self._released["media"],
+            released_control=self._released["control"],
+            released_slices=self._released["slices"],
+            stale_media=self._stale,
+            overflowed=self._overflowed,
+        )
+
+    def _pop_slice(self) -> bytes:
+        message = self._keyframes[0].popleft()
+        if not self._keyframes[0]:
+            self._keyframes.popleft()
+        self._released["slices"] += 1
+        return message

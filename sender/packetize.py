@@ -1,0 +1,115 @@
+"""Packetize: gathers the access units of one tick into one media message.
+
+Headers cost more than the content (93 bytes a message and as many for its acknowledgement), so the tick sets
+the rate of a call. A message takes what is ready: motion comes later than the speech of the same moment,
+because a network has to look at the picture first, and waiting for it would delay the speech.
+"""
+
+from dataclasses import dataclass
+
+from avcall.bitstream import packet as wire
+from avcall.bitstream.packet import MediaPacket
+from avcall.types import AccessUnit, MediaKind
+
+MAX_PENDING_UNITS = 48  # two seconds of units that nobody polled for; then the oldest go
+
+
+@dataclass(frozen=True, slots=True)
+class PacketizerStats:
+    """Counts since the start. `refused_units` had an old pts; `overflowed_units` were never polled."""
+
+    packets: int
+    motion_units: int
+    audio_units: int
+    refused_units: int
+    overflowed_units: int
+
+
+class Packetizer:
+    """Collects units and emits them every `tick_ms` of the caller's clock."""
+
+    def __init__(self, tick_ms: int) -> None:
+        if tick_ms <= 0:
+            raise ValueError(f"a tick takes more than 0 ms, not {tick_ms}")
+        self._tick_ms = tick_ms
+        self._pending: list[AccessUnit] = []
+        self._due_ms: float | None = None
+        self._sequence = 0
+        self._last_pts_ms: dict[MediaKind, int] = {}
+        self._packets = 0
+        self._sent = dict.fromkeys(MediaKind, 0)
+        self._refused = 0
+        self._overflowed = 0
+
+    def push(self, unit: AccessUnit) -> bool:
+        """Take a unit for the coming message; False when its pts is not after the last of its medium."""
+        if unit.pts_ms <= self._last_pts_ms.get(unit.kind, -1):
+            self._refused += 1
+            return False
+        self._last_pts_ms[unit.kind] = unit.pts_ms
+        self._pending.append(unit)
+        if len(self._pending) > MAX_PENDING_UNITS:
+            del self._pending[0]
+            self._overflowed += 1
+        return True
+
+    def poll(self, now_ms: float) -> list[bytes]:
+        """The messages that are due: none before the tick is over, usually one, more if one is too small.
+
+        The first tick starts with the first poll that finds a unit. Raises PacketError or AudioFormatError
+        for a unit that may not go on the wire.
+        """
+        if self._due_ms is None:
+            self._due_ms = now_ms + self._tick_ms if self._pending else None
+            return []
+        if now_ms < self._due_ms:
+            return []
+        next_ms = self._due_ms + self._tick_ms
+        # A caller that slept for several ticks must not send several messages in a row.
+        self._due_ms = next_ms if next_ms > now_ms else now_ms + self._tick_ms
+        return self.flush()
+
+    def flush(self) -> list[bytes]:
+        """The messages for everything that is pending, whether the tick is over or not."""
+        units = sorted(self._pending, key=lambda unit: unit.pts_ms)
+        self._pending.clear()
+        messages = []
+        while units:
+            count = _fitting(units)
+            messages.append(self._serialize(units[:count]))
+            del units[:count]
+        return messages
+
+    def stats(self) -> PacketizerStats:
+        """Counts since the start."""
+        return PacketizerStats(
+            packets=self._packets,
+            motion_units=self._sent[MediaKind.MOTION],
+            audio_units=self._sent[MediaKind.AUDIO],
+            refused_units=self._refused,
+            overflowed_units=self._overflowed,
+        )
+
+    def _serialize(self, units: list[AccessUnit]) -> bytes:
+        motion = tuple(unit for unit in units if unit.kind is MediaKind.MOTION)
+        audio = tuple(unit for unit in units if unit.kind is MediaKind.AUDIO)
+        data = wire.serialize(MediaPacket(self._sequence, units[0].pts_ms, motion, audio))
+        self._sequence = (self._sequence + 1) & 0xFFFF
+        self._packets += 1
+        self._sent[MediaKind.MOTION] += len(motion)
+        self._sent[MediaKind.AUDIO] += len(audio)
+        return data
+
+
+def _fitting(units: list[AccessUnit]) -> int:
+    """How many of `units`, by increasing pts, go into one message: at least one."""
+    size_bytes = wire.header_size_bytes()
+    counts = dict.fromkeys(MediaKind, 0)
+    for index, unit in enumerate(units):
+        size_bytes += wire.unit_size_bytes(unit)
+        counts[unit.kind] += 1
+        too_many = counts[unit.kind] > wire.MAX_UNITS
+        too_far = unit.pts_ms - units[0].pts_ms > wire.MAX_OFFSET_MS
+        if index and (too_many or too_far or size_bytes > wire.MAX_MESSAGE_BYTES):
+            return index
+    return len(units)
