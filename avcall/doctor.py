@@ -201,7 +201,7 @@ def check_ffmpeg(programs: Sequence[str], encoders: Callable[[str], str]) -> Che
         if "libvvenc" in encoders(program):
             return Check("ffmpeg", Status.OK, f"{program} has libvvenc (H.266)")
     detail = f"{programs[0]} has no libvvenc" if programs else "none"
-    remedy = f"{_python()} -m pip install 'imageio-ffmpeg>=0.8.1'"
+    remedy = f"{_pip()} install imageio-ffmpeg"
     return Check("ffmpeg", Status.WARN, f"{detail}; only the comparison with H.266 needs it", remedy)
 
 
@@ -218,11 +218,11 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _python() -> str:
-    """This environment's Python as a command, short when it lies below the working folder."""
-    python = Path(sys.executable)
-    inside = python.is_relative_to(Path.cwd())
-    return shlex.quote(str(python.relative_to(Path.cwd()) if inside else python))
+def _pip() -> str:
+    """This environment's pip as a command, short when it lies below the working folder."""
+    pip = Path(sys.executable).with_name("pip")
+    inside = pip.is_relative_to(Path.cwd())
+    return shlex.quote(str(pip.relative_to(Path.cwd()) if inside else pip))
 
 
 def _load_network(network: Path) -> None:
