@@ -18,7 +18,7 @@ import numpy as np
 from avcall.clock import Clock, wait_until
 from avcall.errors import CameraError
 from avcall.types import FRAME_MS, FRAME_RATE, U8Image, VideoFrame
-from sender.media_file import check_size, decode_video, open_media, probe_video, start_s, video_stream
+from sender.media_file import check_size, decode_video, open_media, probe_video, video_stream
 
 CAMERA_TIMEOUT_S = 5.0  # a live camera that delivers nothing for so long is gone
 MAX_FAILED_GRABS = 50  # in a row, one every 20 ms: a second of nothing
@@ -73,13 +73,16 @@ def _ticks(path: Path) -> Iterator[tuple[int, av.VideoFrame]]:
     """One decoded picture for each 40 ms tick: the latest whose time, rounded to a tick, has come."""
     with open_media(path, CameraError) as container:
         stream = video_stream(container, path)
-        zero_s = start_s(stream)
+        zero_s: float | None = None
         held: av.VideoFrame | None = None
         tick = 0
         for frame in decode_video(container, stream):
             check_size(frame.width, frame.height, path)
-            time_s = tick / FRAME_RATE if frame.time is None else frame.time - zero_s
-            frame_tick = int(time_s * FRAME_RATE + 0.5)
+            zero_s = frame.time if zero_s is None else zero_s
+            if frame.time is None or zero_s is None:  # raw streams carry no time: a picture for each tick
+                frame_tick = tick + (held is not None)
+            else:
+                frame_tick = int((frame.time - zero_s) * FRAME_RATE + 0.5)
             while held is not None and tick < frame_tick:
                 yield tick * FRAME_MS, held
                 tick += 1

@@ -61,11 +61,18 @@ def check_size(width_px: int, height_px: int, path: Path) -> None:
         )
 
 
-def start_s(stream: av.VideoStream | av.AudioStream) -> float:
-    """Seconds of the stream's own clock at which it begins."""
-    if stream.start_time is None or stream.time_base is None:
-        return 0.0
-    return float(stream.start_time * stream.time_base)
+def first_picture_s(path: Path) -> float | None:
+    """The time of a file's first picture on the file's own clock; None when it has no picture.
+
+    Decoded, not looked up: the start that Matroska names is that of the file, not of the stream.
+    """
+    with open_media(path, CameraError) as container:
+        try:
+            stream = video_stream(container, path)
+        except CameraError:
+            return None
+        first = next(decode_video(container, stream), None)
+        return None if first is None else first.time
 
 
 def decode_video(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:

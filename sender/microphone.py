@@ -15,10 +15,10 @@ import numpy as np
 
 from avcall.audio_devices import find_device, load_sounddevice
 from avcall.clock import Clock, wait_until
-from avcall.errors import AudioDeviceError, CameraError
+from avcall.errors import AudioDeviceError
 from avcall.types import SAMPLE_RATE_HZ, AudioChunk, Pcm
 from sender.capture import Waiter
-from sender.media_file import decode_audio, open_media, start_s, video_stream
+from sender.media_file import decode_audio, first_picture_s, open_media
 
 SAMPLES_PER_MS = SAMPLE_RATE_HZ // 1000
 GAP_MS = 40  # timestamps in a file that stray further than this are a real gap or overlap
@@ -76,13 +76,16 @@ def _read_pcm(path: Path) -> Generator[Pcm, None, None]:
         if not container.streams.audio:
             raise AudioDeviceError(f"{path} holds no sound; pass --mic none, or --mic with a sound file")
         stream = container.streams.audio[0]
-        zero_s = _zero_s(container, stream, path)
+        zero_s = first_picture_s(path)
         resampler = _new_resampler()
         written = 0  # samples given out
         surplus = 0  # samples to cut, because they overlap what was given out
         heard_to: float | None = None  # samples: where the file's sound has got to
         for frame in decode_audio(container, stream):
-            start = (heard_to or 0.0) if frame.time is None else (frame.time - zero_s) * SAMPLE_RATE_HZ
+            zero_s = frame.time if zero_s is None else zero_s
+            start = heard_to or 0.0
+            if frame.time is not None and zero_s is not None:
+                start = (frame.time - zero_s) * SAMPLE_RATE_HZ
             if heard_to is None or abs(start - heard_to) > GAP_MS * SAMPLES_PER_MS:
                 for block in _drain(resampler, None):
                     yield block
@@ -100,14 +103,6 @@ def _read_pcm(path: Path) -> Generator[Pcm, None, None]:
                 yield kept
             heard_to = start + frame.samples * SAMPLE_RATE_HZ / frame.sample_rate
         yield from _drain(resampler, None)
-
-
-def _zero_s(container: av.container.InputContainer, stream: av.AudioStream, path: Path) -> float:
-    """Seconds of the file's clock that are pts 0: the first picture, or without video the first sound."""
-    try:
-        return start_s(video_stream(container, path))
-    except CameraError:
-        return start_s(stream)
 
 
 def _new_resampler() -> av.AudioResampler:
