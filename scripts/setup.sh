@@ -46,24 +46,18 @@ missing_test_packages() {
     compgen -G "/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so" >/dev/null || echo libasound2-plugins
 }
 
-# Installs "$@" with apt if this user may; otherwise fails.
-apt_install() {
-    local sudo=()
-    command -v apt-get >/dev/null || return 1
-    if [ "$(id -u)" -ne 0 ]; then
-        sudo -n true 2>/dev/null || return 1
-        sudo=(sudo -n)
-    fi
-    "${sudo[@]}" apt-get update -q >/dev/null &&
-        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >/dev/null
-}
-
-# Installs the packages "$@", or names them in one line and fails.
+# Installs the packages "$@" with apt if this user may; otherwise names them in one line and fails.
 install_packages() {
     [ $# -gt 0 ] || return 0
-    echo "setup: installing the system packages $*"
-    apt_install "$@" && return 0
-    echo "setup: cannot install system packages as this user; run: sudo apt-get install -y $*" >&2
+    local sudo=()
+    [ "$(id -u)" -eq 0 ] || sudo=(sudo -n)
+    if command -v apt-get >/dev/null && "${sudo[@]}" true 2>/dev/null; then
+        echo "setup: installing the system packages $*"
+        "${sudo[@]}" apt-get update -q >/dev/null || true # one stale list of many need not matter
+        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" \
+            >/dev/null && return 0
+    fi
+    echo "setup: system packages are missing; run: sudo apt-get install -y $*" >&2
     return 1
 }
 
@@ -89,7 +83,7 @@ find_python() {
             return 0
         fi
     done
-    echo "setup: no Python 3.11 or 3.12; run: sudo apt-get install -y python3.11 python3.11-venv" >&2
+    echo "setup: no Python 3.11 or 3.12; run: sudo apt-get install -y python3.11-venv (or set PYTHON=/path/to/one)" >&2
     return 1
 }
 
