@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
-from importlib.resources import files
 from pathlib import Path
 
 from rich import box
@@ -23,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from avcall.audio_devices import AudioDevice, Direction, list_devices, load_sounddevice
-from avcall.errors import AudioDeviceError, AvcallError, DisplayError
+from avcall.errors import AudioDeviceError, AvcallError, DisplayError, WeightsError
 
 FFMPEG_TIMEOUT_S = 20.0
 CUDA = "CUDAExecutionProvider"
@@ -62,7 +61,7 @@ def run_checks() -> list[Check]:
     """Look at this machine. Never raises for what is missing; may open a camera for a moment."""
     cameras = sorted(Path("/dev").glob("video*")) if sys.platform == "linux" else [Path("0")]
     checks: list[tuple[str, Callable[[], Check]]] = [
-        ("weights", partial(check_weights, Path(str(files("models") / "weights")), _load_network)),
+        ("weights", partial(check_weights, _verify_weights)),
         ("face finder", partial(check_face_finder, _load_face_finder)),
         ("camera", partial(check_camera, cameras, _camera_gives_a_picture)),
         ("PortAudio", partial(check_portaudio, _portaudio_version)),
@@ -92,22 +91,16 @@ def render(checks: Sequence[Check], console: Console) -> None:
     console.print(f"{count[Status.OK]} ok, {count[Status.WARN]} to look at, {count[Status.MISSING]} missing")
 
 
-def check_weights(folder: Path, load: Callable[[Path], None]) -> Check:
-    """Whether every network in `folder` is there and whole; `load` raises for one that is not."""
-    networks = sorted(folder.glob("*.onnx"))
-    if not networks:
+def check_weights(verify: Callable[[], str]) -> Check:
+    """Whether the networks are there and whole; `verify` names them, or raises WeightsError."""
+    try:
+        return Check("weights", Status.OK, verify())
+    except WeightsError as error:
         return Check(
-            "weights", Status.MISSING, "no network in models/weights", "git checkout -- models/weights"
+            "weights", Status.MISSING, str(error).partition(";")[0], "git checkout -- models/weights"
         )
-    for network in networks:
-        try:
-            load(network)
-        except ImportError:
-            return Check("weights", Status.MISSING, "ONNX Runtime is not installed", "make setup")
-        except Exception as error:  # ONNX Runtime's errors share no base class
-            detail = f"{network.name} cannot be loaded: {_first_line(error)}"
-            return Check("weights", Status.MISSING, detail, f"git checkout -- models/weights/{network.name}")
-    return Check("weights", Status.OK, ", ".join(network.stem for network in networks))
+    except ImportError as error:
+        return Check("weights", Status.MISSING, f"cannot be used: {_first_line(error)}", "make setup")
 
 
 def check_face_finder(load: Callable[[], str]) -> Check:
@@ -225,14 +218,13 @@ def _pip() -> str:
     return shlex.quote(str(pip.relative_to(Path.cwd()) if inside else pip))
 
 
-def _load_network(network: Path) -> None:
-    """Raise if ONNX Runtime cannot load `network`."""
-    import onnxruntime
+def _verify_weights() -> str:
+    """Read every graph and compare it with the manifest. Raises WeightsError, or ImportError."""
+    from models.runtime import Graph, read_graph, weights_folder
 
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4  # fatal only: the error comes as an exception
-    onnxruntime.InferenceSession(str(network), options, providers=["CPUExecutionProvider"])
+    folder = weights_folder()
+    size_bytes = sum(len(read_graph(folder, graph)) for graph in Graph)
+    return f"{folder.name}: {', '.join(graph.value for graph in Graph)} ({size_bytes / 1e6:.1f} MB)"
 
 
 def _load_face_finder() -> str:

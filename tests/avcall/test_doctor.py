@@ -8,7 +8,7 @@ from rich.console import Console
 from avcall import doctor
 from avcall.audio_devices import AudioDevice, Direction
 from avcall.doctor import CUDA, Check, Status
-from avcall.errors import AudioDeviceError, DisplayError
+from avcall.errors import AudioDeviceError, DisplayError, WeightsError
 
 
 def rendered(checks: list[Check], width: int = 80) -> str:
@@ -48,23 +48,20 @@ def test_real_session_names_its_providers() -> None:
     assert "CPUExecutionProvider" in doctor._session_providers()
 
 
-def test_weights_that_load_are_listed(tmp_path: Path) -> None:
-    for name in ("synthesize.onnx", "detect.onnx"):
-        (tmp_path / name).write_bytes(doctor._IDENTITY_MODEL)
+def test_weights_name_the_networks_or_what_is_wrong() -> None:
+    assert doctor.check_weights(lambda: "live: detect (1.0 MB)").detail == "live: detect (1.0 MB)"
 
-    check = doctor.check_weights(tmp_path, doctor._load_network)
-    assert (check.status, check.detail) == (Status.OK, "detect, synthesize")
+    check = doctor.check_weights(raising(WeightsError("detect.onnx is truncated; reinstall avcall")))
+    remedy = "git checkout -- models/weights"
+    assert check == Check("weights", Status.MISSING, "detect.onnx is truncated", remedy)
+    assert doctor.check_weights(raising(ImportError("No module named 'onnxruntime'"))).remedy == "make setup"
 
 
-def test_no_weights_and_truncated_weights_name_the_file(tmp_path: Path) -> None:
-    check = doctor.check_weights(tmp_path, doctor._load_network)
-    assert (check.status, check.remedy) == (Status.MISSING, "git checkout -- models/weights")
-
-    (tmp_path / "detect.onnx").write_bytes(doctor._IDENTITY_MODEL[:-9])
-    check = doctor.check_weights(tmp_path, doctor._load_network)
+def test_weights_folder_without_a_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVCALL_WEIGHTS", str(tmp_path))
+    check = doctor.check_weights(doctor._verify_weights)
     assert check.status is Status.MISSING
-    assert check.remedy == "git checkout -- models/weights/detect.onnx"
-    assert "\n" not in check.detail
+    assert str(tmp_path) in check.detail
 
 
 @pytest.mark.parametrize(
