@@ -16,11 +16,16 @@ MAX_PENDING_UNITS = 48  # two seconds of units that nobody polled for; then the 
 
 @dataclass(frozen=True, slots=True)
 class PacketizerStats:
-    """Counts since the start. `refused_units` had an old pts; `overflowed_units` were never polled."""
+    """Counts since the start; `motion_bytes` and `audio_bytes` are bare payloads.
+
+    `refused_units` had an old pts; `overflowed_units` were never polled.
+    """
 
     packets: int
     motion_units: int
     audio_units: int
+    motion_bytes: int
+    audio_bytes: int
     refused_units: int
     overflowed_units: int
 
@@ -38,6 +43,7 @@ class Packetizer:
         self._last_pts_ms: dict[MediaKind, int] = {}
         self._packets = 0
         self._sent = dict.fromkeys(MediaKind, 0)
+        self._sent_bytes = dict.fromkeys(MediaKind, 0)
         self._refused = 0
         self._overflowed = 0
 
@@ -86,6 +92,8 @@ class Packetizer:
             packets=self._packets,
             motion_units=self._sent[MediaKind.MOTION],
             audio_units=self._sent[MediaKind.AUDIO],
+            motion_bytes=self._sent_bytes[MediaKind.MOTION],
+            audio_bytes=self._sent_bytes[MediaKind.AUDIO],
             refused_units=self._refused,
             overflowed_units=self._overflowed,
         )
@@ -98,6 +106,8 @@ class Packetizer:
         self._packets += 1
         self._sent[MediaKind.MOTION] += len(motion)
         self._sent[MediaKind.AUDIO] += len(audio)
+        for unit in units:
+            self._sent_bytes[unit.kind] += len(unit.payload)
         return data
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avcall.types import AccessUnit, MediaKind
-from receiver.jitterbuffer import JitterBuffer, JitterBufferConfig, JitterState
+from receiver.jitterbuffer import MAX_TRANSITS, JitterBuffer, JitterBufferConfig, JitterState
 from tests.units import audio_unit, motion_unit
 
 TICK_MS = 80
@@ -294,6 +294,17 @@ def test_capacity_is_bounded_and_the_oldest_go() -> None:
     assert buffer.stats().buffered_motion == 10
     assert buffer.stats().overflowed == 5
     assert [unit.pts_ms for unit in buffer.pop_motion(1000)] == [40 * i for i in range(5, 15)]
+
+
+def test_a_flood_pushes_old_transits_out_of_memory() -> None:
+    buffer = JitterBuffer()
+    for i in range(100):
+        buffer.push(motion_unit(i), i + 300)
+    assert buffer.push(motion_unit(1000), 1000)
+    assert buffer.stats().jitter_ms == 300
+    for i in range(1001, 1001 + MAX_TRANSITS):
+        buffer.push(motion_unit(i), i)
+    assert buffer.stats().jitter_ms == 0
 
 
 def test_pop_audio_gives_the_unit_that_covers_the_moment() -> None:

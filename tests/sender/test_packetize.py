@@ -111,6 +111,17 @@ def test_without_a_poll_the_oldest_go() -> None:
     assert stats.packets == len(packets)
 
 
+def test_payloads_are_counted_by_medium() -> None:
+    packetizer = Packetizer(80)
+    packetizer.push(motion_unit(0))
+    packetizer.push(motion_unit(40))
+    packetizer.push(audio_unit(0, 33))
+    packetizer.flush()
+    stats = packetizer.stats()
+    assert (stats.motion_units, stats.motion_bytes) == (2, 240)
+    assert (stats.audio_units, stats.audio_bytes) == (1, 33)
+
+
 def test_a_tick_of_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="tick"):
         Packetizer(0)

@@ -85,6 +85,13 @@ def test_a_jacobian_that_is_not_finite_becomes_the_identity(bad: list[list[float
     np.testing.assert_array_equal(sanitise(with_jacobian(5, bad)).jacobians[5], np.eye(2))
 
 
+@pytest.mark.parametrize("signs", [(1, 1, 1, 1), (1, -1, 1, -1), (1, 1, -1, -1), (-1, 1, 1, -1)])
+@pytest.mark.parametrize("size", [0.0, 1e-6, 0.03, 1.0, 15.98, 16.0])
+def test_equal_rows_become_invertible_at_every_size(signs: tuple[int, ...], size: float) -> None:
+    keypoints = with_jacobian(6, (np.array(signs).reshape(2, 2) * size).tolist())
+    decode(MotionMode.FP16, encode(MotionMode.FP16, keypoints))
+
+
 @given(
     hnp.arrays(np.float32, (10, 2), elements=ANY_FLOAT),
     hnp.arrays(np.float32, (10, 2, 2), elements=ANY_FLOAT),
