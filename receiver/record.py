@@ -5,6 +5,7 @@ by a kill or by a full disk, plays up to its last whole fragment.
 """
 
 import contextlib
+import os
 import queue
 import threading
 from fractions import Fraction
@@ -145,10 +146,36 @@ class Mp4Writer:
 
     def _give_up(self, cause: Exception) -> RecordingError:
         self._open = False
+        whole_bytes = whole_fragments_bytes(self._path) if os.path.isfile(self._path) else None
         # Closing meets the same full disk again: the first error says it all.
         with contextlib.suppress(av.error.FFmpegError, OSError):
             self._container.close()
+        if whole_bytes is not None:
+            with contextlib.suppress(OSError):
+                os.truncate(self._path, whole_bytes)
         return _recording_error(self._path, cause)
+
+
+def whole_fragments_bytes(path: str) -> int:
+    """How much of a fragmented MP4 is whole: up to its last whole box, but no `moof` without its `mdat`.
+
+    A box is its size (4 bytes), its type (4 bytes), perhaps a long size (8 bytes), and its content
+    (ISO/IEC 14496-12 section 4.2).
+    """
+    whole_bytes = box_start = 0
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        file_bytes = os.path.getsize(path)
+        while len(header := file.read(16)) >= 8:
+            size_bytes = int.from_bytes(header[:4])
+            if size_bytes == 1:
+                size_bytes = int.from_bytes(header[8:])
+            if size_bytes < 8 or box_start + size_bytes > file_bytes:
+                break
+            box_start += size_bytes
+            if header[4:8] != b"moof":
+                whole_bytes = box_start
+            file.seek(box_start)
+    return whole_bytes
 
 
 def _add_video(

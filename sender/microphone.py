@@ -196,8 +196,9 @@ class NoMicrophone:
 class DeviceTimeline:
     """Pts for the chunks of a device whose clock is not ours.
 
-    Chunks follow each other without a gap. Only when the device has fallen behind (or run ahead) by a whole
-    chunk for a second is one pts skipped (or one chunk dropped): the listener hears one concealed frame.
+    Chunks follow each other without a gap. Only when the device has been behind (or ahead) by 3/4 of a chunk
+    for a second is one pts skipped (or one chunk dropped): the listener hears one concealed frame. A lower
+    limit than 1/2 would swing to and fro.
     """
 
     def __init__(self, frame_ms: int) -> None:
@@ -214,10 +215,11 @@ class DeviceTimeline:
         self._excess_ms.append(captured_ms - self._next_ms)
         if len(self._excess_ms) == DRIFT_WINDOW_CHUNKS:
             behind_ms, ahead_ms = min(self._excess_ms), -max(self._excess_ms)
-            if behind_ms >= self._frame_ms:
-                self._next_ms += int(behind_ms // self._frame_ms) * self._frame_ms
+            limit_ms = 0.75 * self._frame_ms
+            if behind_ms >= limit_ms:
+                self._next_ms += round(behind_ms / self._frame_ms) * self._frame_ms
                 self._excess_ms.clear()
-            elif ahead_ms >= self._frame_ms:
+            elif ahead_ms >= limit_ms:
                 self._excess_ms.clear()
                 return None
         pts_ms = self._next_ms

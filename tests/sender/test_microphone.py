@@ -1,4 +1,4 @@
-"""Microphone from files in virtual time; the device is tested with the speaker, in test_sound_devices.py."""
+"""Microphone from files in virtual time; the device is tested with the speaker, in tests/e2e."""
 
 import threading
 from pathlib import Path
