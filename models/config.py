@@ -13,7 +13,7 @@ MEL_STEPS = 16  # 200 ms at a hop of 12.5 ms
 
 @dataclass(frozen=True, slots=True)
 class HourglassConfig:
-    """An hourglass: first width, number of halvings, widest layer, and the kernel of the heads on top of it."""
+    """An hourglass: first width, number of halvings, widest layer, and kernel of the heads on top of it."""
 
     width: int
     levels: int
@@ -77,7 +77,9 @@ class ModelConfig:
         }
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := set(values) - known:
-            raise ConfigError(f"unknown model key {sorted(unknown)[0]!r}; valid keys: {', '.join(sorted(known))}")
+            raise ConfigError(
+                f"unknown model key {sorted(unknown)[0]!r}; valid keys: {', '.join(sorted(known))}"
+            )
         try:
             built = {
                 key: parts[key](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})

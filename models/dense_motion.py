@@ -36,9 +36,11 @@ class DenseMotion(nn.Module):
         distance = ((grid[None, None] - values[:, :, None, None]) ** 2).sum(-1)
         return torch.exp(-0.5 * distance / self.variance)
 
-    def sparse_motions(self, grid: Tensor, source: tuple[Tensor, Tensor], driving: tuple[Tensor, Tensor]) -> Tensor:
+    def sparse_motions(
+        self, grid: Tensor, source: tuple[Tensor, Tensor], driving: tuple[Tensor, Tensor]
+    ) -> Tensor:
         """Where each local motion takes every pixel: (N, K + 1, H, W, 2); the first is the background's."""
-        n, k = source[0].shape[:2]
+        n = source[0].shape[0]
         matrix = source[1] @ invert_2x2(driving[1])
         offset = grid[None, None] - driving[0][:, :, None, None]
         x, y = offset[..., 0], offset[..., 1]
@@ -48,7 +50,9 @@ class DenseMotion(nn.Module):
         still = grid[None, None].expand(n, 1, *grid.shape)
         return torch.cat([still, moved], 1).clamp(-MAX_FLOW, MAX_FLOW)
 
-    def forward(self, picture: Tensor, source: tuple[Tensor, Tensor], driving: tuple[Tensor, Tensor]) -> Motion:
+    def forward(
+        self, picture: Tensor, source: tuple[Tensor, Tensor], driving: tuple[Tensor, Tensor]
+    ) -> Motion:
         """`picture` (N, 3, 64, 64) is the keyframe; `source` and `driving` are (values, jacobians)."""
         n, _, h, w = picture.shape
         grid = pixel_grid(h, w, picture)
@@ -57,7 +61,9 @@ class DenseMotion(nn.Module):
         heat = self._heatmaps(grid, driving[0]) - self._heatmaps(grid, source[0])
         heat = torch.cat([torch.zeros_like(heat[:, :1]), heat], 1)
         stacked = picture[:, None].expand(n, k1, 3, h, w).reshape(n * k1, 3, h, w)
-        deformed = F.grid_sample(stacked, motions.reshape(n * k1, h, w, 2), padding_mode="border", align_corners=False)
+        deformed = F.grid_sample(
+            stacked, motions.reshape(n * k1, h, w, 2), padding_mode="border", align_corners=False
+        )
         inputs = torch.cat([heat[:, :, None], deformed.view(n, k1, 3, h, w)], 2).view(n, k1 * 4, h, w)
         features = self.hourglass(inputs)
         masks = F.softmax(self.masks(features), 1)

@@ -97,10 +97,8 @@ class Generator(nn.Module):
         self.config = g
         self.identity_aware = config.identity_aware
         lowest = len(g.widths) - 1
-        blocks = []
-        for _ in range(g.blocks):
-            blocks.append(self._block(lowest, g.widths[lowest], g.widths[lowest]))
-        self.bottleneck = nn.ModuleList(blocks)
+        width = g.widths[lowest]
+        self.bottleneck = nn.ModuleList(self._block(lowest, width, width) for _ in range(g.blocks))
         ups, merges = [], []
         for scale in range(lowest - 1, 0, -1):
             skip = g.identity_widths[scale] if self.identity_aware else 0

@@ -1,4 +1,4 @@
-"""Log-mel windows, the speech input of the network (AVFR section 3.2: 16 kHz, n_fft 800, hop 200, 80 mels)."""
+"""Log-mel windows, speech input of the network (AVFR section 3.2: 16 kHz, n_fft 800, hop 200, 80 bands)."""
 
 from functools import cache
 
@@ -28,7 +28,9 @@ def _mel_to_hz(mel: F32Array) -> F32Array:
 @cache
 def mel_filters() -> F32Array:
     """Triangular filters of equal area, (80, 401)."""
-    edges = _mel_to_hz(np.linspace(_hz_to_mel(LOWEST_HZ), _hz_to_mel(HIGHEST_HZ), MEL_BANDS + 2, dtype=np.float32))
+    edges = _mel_to_hz(
+        np.linspace(_hz_to_mel(LOWEST_HZ), _hz_to_mel(HIGHEST_HZ), MEL_BANDS + 2, dtype=np.float32)
+    )
     bins = np.arange(FFT_SAMPLES // 2 + 1) * SAMPLE_RATE_HZ / FFT_SAMPLES
     rising = (bins[None] - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins[None]) / (edges[2:] - edges[1:-1])[:, None]

@@ -61,6 +61,11 @@ class Network(nn.Module):
         return picture
 
     def forward(
-        self, keyframe: EncodedKeyframe, source: KeypointTensors, driving: KeypointTensors, mel: Tensor, gate: Tensor
+        self,
+        keyframe: EncodedKeyframe,
+        source: KeypointTensors,
+        driving: KeypointTensors,
+        mel: Tensor,
+        gate: Tensor,
     ) -> Picture:
         return self.draw(keyframe, self.move(keyframe, source, driving), mel, gate)

@@ -1,7 +1,8 @@
 """Structural priors of a face crop: face-mesh raster and person segmentation (AVFR section 3.1).
 
-The mesh is not drawn as its 2556 edges, which at 64x64 merge into one blob. Drawn are its semantic regions, filled and
-antialiased: the area of an eye or of the open mouth then survives as brightness where its outline is below a pixel.
+The mesh is not drawn as its 2556 edges, which at 64x64 merge into one blob. Drawn are its semantic regions,
+filled and antialiased: the area of an eye or of the open mouth then survives as brightness where its outline
+is below a pixel.
 """
 
 from collections.abc import Iterable
@@ -74,7 +75,7 @@ REGIONS = (
 
 
 def draw_mesh(landmarks: F32Array, size_px: int = PRIOR_SIZE_PX, extent_px: float = CROP_SIZE_PX) -> U8Image:
-    """Raster of the face mesh: (size_px, size_px) uint8 from `landmarks` (478, 2) in an `extent_px` square."""
+    """Raster of the face mesh: (size_px, size_px) uint8, from `landmarks` (478, 2) in `extent_px` pixels."""
     canvas = np.zeros((size_px * SUPERSAMPLING,) * 2, np.uint8)
     scale = size_px * SUPERSAMPLING / extent_px
     # OpenCV puts pixel centres on whole numbers, landmarks have them at .5.
@@ -124,5 +125,7 @@ class PriorExtractor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from avcall.errors import InputError
@@ -14,7 +16,7 @@ from models.mel import mel_window
 from models.priors import LIPS_OUTER, PRIOR_SIZE_PX, draw_mesh
 from models.training.prepare import LANDMARK_SCALE
 
-# Landmarks that the keypoints are drawn towards: nose, mouth corners, inner lips, upper eyelids, chin, forehead.
+# Landmarks that the keypoints are drawn to: nose, mouth corners, inner lips, upper eyelids, chin, forehead.
 ANCHORS = (1, 61, 291, 13, 14, 159, 386, 152, 10)
 MIRRORED_ANCHORS = (1, 291, 61, 13, 14, 386, 159, 152, 10)
 EYE_CENTRES = ((33, 133), (362, 263))  # corners of each eye
@@ -84,7 +86,9 @@ def load_clips(folder: Path) -> list[Clip]:
     """Every prepared clip of a folder; InputError when there is none."""
     paths = sorted(folder.glob("*.npz"))
     if not paths:
-        raise InputError(f"no prepared clip in {folder}; make some with: avcall prepare VIDEOS --out {folder}")
+        raise InputError(
+            f"no prepared clip in {folder}; make some with: avcall prepare VIDEOS --out {folder}"
+        )
     return [Clip(path) for path in paths]
 
 
@@ -99,7 +103,13 @@ def region_weights(landmarks: F32Array) -> F32Array:
     for a, b in EYE_CENTRES:
         discs.append(((points[a] + points[b]) / 2, float(np.linalg.norm(points[a] - points[b])) * 0.7))
     for centre, radius in discs:
-        cv2.circle(canvas, (round(float(centre[0])), round(float(centre[1]))), max(1, round(float(radius))), DISC_WEIGHT, -1)
+        cv2.circle(
+            canvas,
+            (round(float(centre[0])), round(float(centre[1]))),
+            max(1, round(float(radius))),
+            DISC_WEIGHT,
+            -1,
+        )
     return canvas
 
 
@@ -116,26 +126,34 @@ class PairSampler:
         c, rng = self._config, self.rng
         scale = 1 + rng.uniform(-c.max_scale, c.max_scale)
         matrix = cv2.getRotationMatrix2D(
-            (FRAME_SIZE_PX / 2, FRAME_SIZE_PX / 2), rng.uniform(-c.max_rotation_deg, c.max_rotation_deg), scale
+            (FRAME_SIZE_PX / 2, FRAME_SIZE_PX / 2),
+            rng.uniform(-c.max_rotation_deg, c.max_rotation_deg),
+            scale,
         )
         matrix[:, 2] += rng.uniform(-c.max_shift, c.max_shift, 2) * FRAME_SIZE_PX
         flipped = bool(rng.random() < 0.5)
         if flipped:
-            matrix = np.array([[-1, 0, FRAME_SIZE_PX], [0, 1, 0]], np.float64) @ np.vstack([matrix, [0, 0, 1]])
+            matrix = np.array([[-1, 0, FRAME_SIZE_PX], [0, 1, 0]], np.float64) @ np.vstack(
+                [matrix, [0, 0, 1]]
+            )
         return matrix.astype(np.float32), flipped
 
-    def _frame(self, clip: Clip, index: int, matrix: F32Array, jitter: F32Array) -> tuple[U8Image, F32Array, U8Image]:
+    def _frame(
+        self, clip: Clip, index: int, matrix: F32Array, jitter: U8Image
+    ) -> tuple[U8Image, F32Array, U8Image]:
         # The matrix maps coordinates with pixel centres at .5, OpenCV's have them on whole numbers.
         def centred(size: int) -> F32Array:
             scaled = matrix.copy()
-            scaled[:, 2] = scaled[:, 2] * size / FRAME_SIZE_PX + matrix[:, :2] @ np.float32([0.5, 0.5]) - 0.5
+            scaled[:, 2] = scaled[:, 2] * size / FRAME_SIZE_PX + matrix[:, :2].sum(1) * 0.5 - 0.5
             return scaled
 
         picture = cv2.warpAffine(
             clip.picture(index), centred(FRAME_SIZE_PX), (FRAME_SIZE_PX,) * 2, borderMode=cv2.BORDER_REFLECT
         )
         picture = cv2.LUT(picture, jitter)
-        mask = cv2.warpAffine(clip.mask(index), centred(PRIOR_SIZE_PX), (PRIOR_SIZE_PX,) * 2, borderMode=cv2.BORDER_REPLICATE)
+        mask = cv2.warpAffine(
+            clip.mask(index), centred(PRIOR_SIZE_PX), (PRIOR_SIZE_PX,) * 2, borderMode=cv2.BORDER_REPLICATE
+        )
         landmarks = clip.landmarks(index)
         if landmarks.any():
             landmarks = landmarks @ matrix[:, :2].T + matrix[:, 2]
@@ -148,7 +166,7 @@ class PairSampler:
         ramp = np.arange(256, dtype=np.float32)
         return np.clip((ramp - 128) * gain + 128 * bias, 0, 255).astype(np.uint8)
 
-    def _pair(self) -> dict[str, np.ndarray]:
+    def _pair(self) -> dict[str, NDArray[Any]]:
         c, rng = self._config, self.rng
         clip = self._clips[rng.choice(len(self._clips), p=self._share)]
         indices = rng.choice(len(clip), 2, replace=False)
@@ -171,10 +189,10 @@ class PairSampler:
             "priors": np.stack(priors),
             "landmarks": normal,
             "anchors": anchors,
-            "has_face": np.float32(has_face),
+            "has_face": np.asarray(has_face, np.float32),
             "weights": region_weights(points[1])[None] if has_face else np.ones((1, 64, 64), np.float32),
             "mel": clip.mel(int(indices[1])) if speech else np.zeros((80, 16), np.float32),
-            "gate": np.float32([speech]),
+            "gate": np.asarray([speech], np.float32),
         }
 
     def batch(self, count: int) -> Batch:

@@ -1,16 +1,36 @@
 """From a trained network to the ONNX graphs that the call runs: detect, encode_keyframe, synthesize."""
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from avcall.errors import WeightsError
 from avcall.types import FRAME_SIZE_PX
-from models.config import MEL_BANDS, MEL_STEPS
+from models.config import MEL_BANDS, MEL_STEPS, ModelConfig
 from models.keypoint_detector import INPUT_SIZE_PX
 from models.network import EncodedKeyframe, Network
+from models.runtime import WEIGHTS_FORMAT
 
 OPSET = 18
+MIN_HALVED_VALUES = 64  # smaller tensors are constants of the graph, and save nothing
+
+
+def first_cached(network: Network) -> int:
+    """The first scale whose identity features a keyframe's cache holds beside the picture.
+
+    It is 1 where the picture itself stands in for full resolution: a graph may not return one tensor twice.
+    """
+    return 0 if network.identity.keep_first else 1
 
 
 class DetectGraph(nn.Module):
@@ -35,8 +55,7 @@ class EncodeKeyframeGraph(nn.Module):
 
     def forward(self, rgb: Tensor) -> tuple[Tensor, ...]:
         encoded = self.network.encode_keyframe(rgb.permute(0, 3, 1, 2).float() / 255)
-        # identity[0] is the picture itself in the live preset: a graph may not return one tensor twice.
-        return (encoded.picture, encoded.small, *encoded.identity[1:])
+        return (encoded.picture, encoded.small, *encoded.identity[first_cached(self.network) :])
 
 
 class SynthesizeGraph(nn.Module):
@@ -46,7 +65,7 @@ class SynthesizeGraph(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(
+    def forward(  # noqa: PLR0917 (a graph's inputs have an order)
         self,
         picture: Tensor,
         small: Tensor,
@@ -58,7 +77,8 @@ class SynthesizeGraph(nn.Module):
         mel: Tensor,
         gate: Tensor,
     ) -> Tensor:
-        encoded = EncodedKeyframe(picture, small, [picture, *identity])
+        features = [picture, *identity] if first_cached(self.network) else identity
+        encoded = EncodedKeyframe(picture, small, features)
         drawn = self.network(
             encoded, (source_values, source_jacobians), (driving_values, driving_jacobians), mel, gate
         )
@@ -76,9 +96,9 @@ def export_onnx(network: Network, folder: Path) -> list[Path]:
         picture, small, *identity = encode(rgb)
     values, jacobians = torch.zeros(1, k, 2), torch.eye(2).expand(1, k, 2, 2).contiguous()
     mel, gate = torch.zeros(1, MEL_BANDS, MEL_STEPS), torch.ones(1, 1)
-    names = [f"identity_{i + 1}" for i in range(len(identity))]
+    names = [f"identity_{i + first_cached(network)}" for i in range(len(identity))]
     keypoints = ["source_values", "source_jacobians", "driving_values", "driving_jacobians"]
-    graphs = {
+    graphs: dict[str, tuple[nn.Module, tuple[Any, ...], list[str], list[str]]] = {
         "detect": (DetectGraph(network), (rgb, priors), ["rgb", "priors"], ["values", "jacobians"]),
         "encode_keyframe": (encode, (rgb,), ["rgb"], ["picture", "small", *names]),
         "synthesize": (
@@ -104,3 +124,60 @@ def export_onnx(network: Network, folder: Path) -> list[Path]:
         )
         written.append(path)
     return written
+
+
+def halve_weights(path: Path) -> None:
+    """Store a graph's large float32 weights as float16 with a cast, which the runtime folds on loading."""
+    model = onnx.load(path)
+    graph = model.graph
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < MIN_HALVED_VALUES:
+            continue
+        name = tensor.name
+        values = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, f"{name}.fp16"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}.fp16"], [name], to=onnx.TensorProto.FLOAT))
+    rest = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*casts, *rest])
+    onnx.save(model, path)
+
+
+def export_weights(network: Network, folder: Path, record: dict[str, object]) -> Path:
+    """Write a weights folder: graphs, live.safetensors (float16), and the manifest with their sha256.
+
+    `record` says where the weights come from (steps, data, measured quality); it goes into the manifest.
+    """
+    paths = export_onnx(network, folder)
+    for path in paths:
+        halve_weights(path)
+    tensors = folder / f"{network.config.name}.safetensors"
+    state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    save_file(
+        {k: v.contiguous() for k, v in state.items()},
+        tensors,
+        {"config": json.dumps(network.config.to_dict())},
+    )
+    manifest = {
+        "format": WEIGHTS_FORMAT,
+        "config": network.config.to_dict(),
+        "record": record,
+        "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in [*paths, tensors]},
+    }
+    target = folder / "manifest.json"
+    target.write_text(json.dumps(manifest, indent=2) + "\n")
+    return target
+
+
+def load_network(path: Path) -> Network:
+    """The network of a safetensors file, in evaluation mode. Raises WeightsError."""
+    try:
+        with safe_open(path, "pt") as file:
+            config = ModelConfig.from_dict(json.loads(file.metadata()["config"]))
+        state = load_file(path)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} is not a weights file of avcall ({error}); export it again") from None
+    network = Network(config)
+    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    return network.eval()

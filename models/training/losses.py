@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from avcall.errors import InputError
 from models.network import KeypointTensors
 
+CHOICE_SHARPNESS = 15.0  # a difference of 0.1 in L1 makes the better picture 80 % wanted
 LIPS_AND_EYES = 3.0  # how much more those landmarks count in the guided flow
 
 
@@ -26,6 +27,7 @@ class LossConfig:
     equivariance_jacobian: float = 2.0
     flow: float = 10.0
     anchor: float = 3.0
+    mask: float = 0.1
 
 
 def weighted_l1(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -40,7 +42,9 @@ def guided_flow(flow: Tensor, landmarks: Tensor, emphasis: Tensor, has_face: Ten
     `flow` (N, H, W, 2), `landmarks` (N, 2, L, 2) source then driving, `emphasis` (L,).
     """
     source, driving = landmarks[:, 0], landmarks[:, 1]
-    sampled = F.grid_sample(flow.permute(0, 3, 1, 2), driving[:, :, None], align_corners=False, padding_mode="border")
+    sampled = F.grid_sample(
+        flow.permute(0, 3, 1, 2), driving[:, :, None], align_corners=False, padding_mode="border"
+    )
     error = (sampled[..., 0].transpose(1, 2) - source).abs().mean(-1)
     per_pair = (error * emphasis).sum(1) / emphasis.sum()
     return (per_pair * has_face).sum() / has_face.sum().clamp(min=1)
@@ -72,6 +76,19 @@ def equivariance(
     return value, (product - torch.eye(2, device=product.device)).abs().mean()
 
 
+def mask_choice(mask: Tensor, warped: Tensor, generated: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy of the blending mask against which of the two pictures is nearer to the target, softly.
+
+    Without it the mask saturates at the warped picture before the generated one has learnt anything.
+    """
+    with torch.no_grad():
+        advantage = (generated - target).abs().mean(1, keepdim=True) - (warped - target).abs().mean(
+            1, keepdim=True
+        )
+        wanted = torch.sigmoid(advantage * CHOICE_SHARPNESS)
+    return F.binary_cross_entropy(mask.clamp(1e-4, 1 - 1e-4), wanted)
+
+
 class PerceptualLoss(nn.Module):
     """L1 between VGG16 features up to relu3_3, with the trunk that ST-LPIPS ships."""
 
@@ -79,10 +96,16 @@ class PerceptualLoss(nn.Module):
         super().__init__()
         spec = importlib.util.find_spec("stlpips_pytorch")
         if spec is None or spec.origin is None:
-            raise InputError("the perceptual loss needs stlpips-pytorch; install it with: pip install 'avcall[train]'")
+            raise InputError(
+                "the perceptual loss needs stlpips-pytorch; install it with: pip install 'avcall[train]'"
+            )
         path = Path(spec.origin).parent / "weights" / "vST0.0" / "vgg_shift_tolerant.pth"
         state = torch.load(path, map_location="cpu", weights_only=True)
-        kernels = [v for k, v in state.items() if k.startswith("net.slice") and v.dim() == 4 and v.shape[2] == 3 and v.shape[1] > 1]
+        kernels = [
+            v
+            for k, v in state.items()
+            if k.startswith("net.slice") and v.dim() == 4 and v.shape[2] == 3 and v.shape[1] > 1
+        ]
         biases = [v for k, v in state.items() if k.startswith("net.slice") and k.endswith(".bias")]
         self.convolutions = nn.ModuleList()
         for kernel, bias in list(zip(kernels, biases, strict=True))[:7]:
@@ -109,5 +132,4 @@ class PerceptualLoss(nn.Module):
         with torch.no_grad():
             wanted = self.features(target)
         pairs = zip(self.features(output), wanted, strict=True)
-        total = sum((F.l1_loss(a, b) for a, b in pairs), torch.zeros((), device=output.device))
-        return total
+        return sum((F.l1_loss(a, b) for a, b in pairs), torch.zeros((), device=output.device))

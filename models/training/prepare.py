@@ -57,7 +57,7 @@ def read_pictures(path: Path) -> Iterator[U8Image]:
         for frame in container.decode(video=0):
             seconds = frame.time or 0.0
             while due <= seconds * rate + 0.5:
-                rgb = frame.to_ndarray(format="rgb24")
+                rgb = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
                 if rgb.shape[:2] != (FRAME_SIZE_PX, FRAME_SIZE_PX):
                     rgb = cv2.resize(rgb, (FRAME_SIZE_PX, FRAME_SIZE_PX), interpolation=cv2.INTER_AREA)
                 yield rgb
@@ -70,7 +70,9 @@ def read_speech(path: Path) -> Pcm:
         if not container.streams.audio:
             return np.zeros(0, np.int16)
         resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE_HZ)
-        parts = [out.to_ndarray()[0] for frame in container.decode(audio=0) for out in resampler.resample(frame)]
+        parts = [
+            out.to_ndarray()[0] for frame in container.decode(audio=0) for out in resampler.resample(frame)
+        ]
         parts += [out.to_ndarray()[0] for out in resampler.resample(None)]
     return np.concatenate(parts).astype(np.int16) if parts else np.zeros(0, np.int16)
 

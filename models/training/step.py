@@ -14,6 +14,7 @@ from models.training.losses import (
     PerceptualLoss,
     equivariance,
     guided_flow,
+    mask_choice,
     random_affine,
     weighted_l1,
 )
@@ -40,7 +41,9 @@ class TrainingStep(nn.Module):
         self.register_buffer("emphasis", landmark_emphasis(), persistent=False)
         self.generator = torch.Generator().manual_seed(seed)
 
-    def _keypoints(self, batch: Batch, small: Tensor) -> tuple[KeypointTensors, KeypointTensors, Tensor, Tensor]:
+    def _keypoints(
+        self, batch: Batch, small: Tensor
+    ) -> tuple[KeypointTensors, KeypointTensors, Tensor, Tensor]:
         """Keypoints of source and driving, and the equivariance losses, from one pass of the detector."""
         n = small.shape[0]
         priors = batch.priors
@@ -48,7 +51,9 @@ class TrainingStep(nn.Module):
         matrix, shift = random_affine(n, self.generator)
         matrix, shift = matrix.to(small.device), shift.to(small.device)
         grid = nn.functional.affine_grid(
-            torch.cat([matrix, shift[..., None]], 2), [n, inputs.shape[2], *small.shape[-2:]], align_corners=False
+            torch.cat([matrix, shift[..., None]], 2),
+            [n, inputs.shape[2], *small.shape[-2:]],
+            align_corners=False,
         )
         turned = warp(inputs[:, 1], grid)
         values, jacobians = self.network.detector(torch.cat([inputs[:, 0], inputs[:, 1], turned]))
@@ -83,10 +88,13 @@ class TrainingStep(nn.Module):
             "generated": weighted_l1(picture.generated, driving, batch.weights),
             "flow": guided_flow(motion.flow, batch.landmarks, self.emphasis, batch.has_face),
             "anchor": ((predicted - batch.anchors).abs() * face).mean(),
+            "mask": mask_choice(picture.mask, picture.warped, picture.generated, driving),
             "equivariance_value": value,
             "equivariance_jacobian": jacobian,
         }
-        total = sum((getattr(c, name) * part for name, part in parts.items()), torch.zeros((), device=source.device))
+        total = sum(
+            (getattr(c, name) * part for name, part in parts.items()), torch.zeros((), device=source.device)
+        )
         if step % PERCEPTUAL_EVERY == 0:
             # The generated branch starves behind the mask unless it is judged by itself as well.
             judged = picture.generated if step % (3 * PERCEPTUAL_EVERY) == 0 else picture.image

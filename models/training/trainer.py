@@ -105,14 +105,18 @@ def sample_grid(batch: Batch, picture: Picture, rows: int = 4) -> np.ndarray:
 class Trainer:
     """Trains one network on prepared clips into a run's folder."""
 
-    def __init__(self, model: ModelConfig, config: TrainConfig, data: Path, out: Path, fabric: Fabric) -> None:
+    def __init__(
+        self, model: ModelConfig, config: TrainConfig, data: Path, out: Path, fabric: Fabric
+    ) -> None:
         self.model, self.config, self.out, self.fabric = model, config, out, fabric
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         network = Network(model).to(memory_format=torch.channels_last)
         self.ema = Ema(network, config.ema)
         optimizer = torch.optim.Adam(network.parameters(), config.learning_rate, betas=(0.5, 0.999))
-        self.step_module, self.optimizer = fabric.setup(TrainingStep(network, config.losses, config.seed), optimizer)
+        self.step_module, self.optimizer = fabric.setup(
+            TrainingStep(network, config.losses, config.seed), optimizer
+        )
         self.network = network
         self.clips: list[Clip] = load_clips(data)
         self.step = 0
@@ -143,9 +147,13 @@ class Trainer:
         """Continue from a checkpoint; WeightsError when it is of another format or configuration."""
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if state.get("format") != CHECKPOINT_FORMAT:
-            raise WeightsError(f"{path} is a checkpoint of another format; start a new run with another --out")
+            raise WeightsError(
+                f"{path} is a checkpoint of another format; start a new run with another --out"
+            )
         if ModelConfig.from_dict(state["model"]) != self.model:
-            raise WeightsError(f"{path} was trained with another model configuration; start a new run with another --out")
+            raise WeightsError(
+                f"{path} was trained with another model configuration; start a new run with another --out"
+            )
         self.network.load_state_dict(state["network"])
         self.ema.state = state["ema"]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -166,7 +174,9 @@ class Trainer:
             self.writer.add_scalar(f"loss/{name}", part.item(), self.step)
         text = "  ".join(f"{name} {part.item():.4f}" for name, part in parts.items())
         mask = picture.mask.mean().item()
-        self.fabric.print(f"step {self.step}  {samples_per_s:.1f} samples/s  mask {mask:.2f}  {text}", flush=True)
+        self.fabric.print(
+            f"step {self.step}  {samples_per_s:.1f} samples/s  mask {mask:.2f}  {text}", flush=True
+        )
         if self.step % SAMPLE_EVERY == 0:
             grid = sample_grid(batch, picture)
             cv2.imwrite(str(self.out / f"sample-{self.step:06d}.png"), cv2.cvtColor(grid, cv2.COLOR_RGB2BGR))
@@ -175,7 +185,8 @@ class Trainer:
         """Train for `hours` of wall time, then save."""
         end = time.monotonic() + hours * 3600
         saved = time.monotonic()
-        size, batches = 0, iter(())
+        size = 0
+        batches: Iterator[Batch] = iter(())
         self.step_module.train()
         while time.monotonic() < end:
             if size != self.config.size_at(self.step):

@@ -1,0 +1,204 @@
+"""The trained network as the call uses it: ONNX graphs on the best provider that is really there.
+
+No torch. One object serves one end of a call: the sender detects, the receiver encodes keyframes and
+synthesizes.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+from collections import OrderedDict
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from avcall.errors import InputError, WeightsError
+from avcall.types import FRAME_SIZE_PX, NUM_KEYPOINTS, F32Array, Keypoints, Priors, U8Image
+from models.config import MEL_BANDS, MEL_STEPS
+from models.priors import PRIOR_SIZE_PX
+
+WEIGHTS_FORMAT = 1
+DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "live"
+WEIGHTS_VARIABLE = "AVCALL_WEIGHTS"  # environment variable that names another weights folder
+MAX_LIVE_KEYFRAMES = 4
+MAX_MANIFEST_BYTES = 64 * 1024
+CUDA, OPENVINO, PLAIN_CPU = "CUDAExecutionProvider", "OpenVINOExecutionProvider", "CPUExecutionProvider"
+
+
+class Device(Enum):
+    """Where inference may run."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Graph(Enum):
+    """The three graphs of a weights folder; the value is the file name without its suffix."""
+
+    DETECT = "detect"
+    ENCODE_KEYFRAME = "encode_keyframe"
+    SYNTHESIZE = "synthesize"
+
+
+def weights_folder(folder: Path | None = None) -> Path:
+    """The folder to load: the argument, else $AVCALL_WEIGHTS, else what the package ships."""
+    return folder or Path(os.environ.get(WEIGHTS_VARIABLE) or DEFAULT_WEIGHTS)
+
+
+def load_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a weights folder. Raises WeightsError when it is missing or of another format."""
+    path = folder / "manifest.json"
+    try:
+        text = path.read_bytes()[:MAX_MANIFEST_BYTES]
+        manifest: dict[str, Any] = json.loads(text)
+    except FileNotFoundError:
+        raise WeightsError(
+            f"no weights in {folder}: manifest.json is missing; reinstall avcall or set ${WEIGHTS_VARIABLE}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read ({error}); reinstall avcall") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != WEIGHTS_FORMAT:
+        raise WeightsError(f"{path} is of another weights format; this avcall reads format {WEIGHTS_FORMAT}")
+    return manifest
+
+
+def read_graph(folder: Path, graph: Graph) -> bytes:
+    """A graph's bytes, checked against the manifest. Raises WeightsError when truncated or altered."""
+    name = f"{graph.value}.onnx"
+    checksums = load_manifest(folder).get("sha256")
+    expected = checksums.get(name) if isinstance(checksums, dict) else None
+    try:
+        data = (folder / name).read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{folder / name} cannot be read ({error.strerror}); reinstall avcall") from None
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise WeightsError(
+            f"{folder / name} is truncated or altered: its sha256 is not the manifest's; reinstall avcall"
+        )
+    return data
+
+
+def _session_options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # Threads that spin between frames would take the cores from the rest of the call.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _cpu_providers(threads: int) -> list[Any]:
+    if OPENVINO not in ort.get_available_providers():
+        return [PLAIN_CPU]
+    options = {"device_type": "CPU", "precision": "FP32", "num_of_threads": str(threads)}
+    return [(OPENVINO, options), PLAIN_CPU]
+
+
+def _open_on_cuda(graph: bytes, options: ort.SessionOptions) -> ort.InferenceSession | None:
+    """A session that really runs on CUDA, or None.
+
+    ONNX Runtime falls back to the CPU by itself when a library or the driver is missing, and prints a page
+    about it; the caller says it in a line.
+    """
+    if CUDA not in ort.get_available_providers():
+        return None
+    with contextlib.redirect_stdout(io.StringIO()):
+        if hasattr(ort, "preload_dlls"):  # finds the CUDA libraries that pip installed
+            ort.preload_dlls()
+        try:
+            session = ort.InferenceSession(graph, options, providers=[CUDA, PLAIN_CPU], enable_fallback=0)
+        except Exception:  # ONNX Runtime's own errors share no narrower base
+            return None
+    return session if session.get_providers()[0] == CUDA else None
+
+
+def _open_session(folder: Path, graph: Graph, device: Device, threads: int) -> ort.InferenceSession:
+    data = read_graph(folder, graph)
+    options = _session_options(threads)
+    session = None if device is Device.CPU else _open_on_cuda(data, options)
+    if session is None and device is Device.CUDA:
+        raise InputError(
+            "--device cuda: ONNX Runtime has no working CUDA here; install the extra with "
+            "pip install 'avcall[cuda]' and a CUDA driver, or use --device cpu"
+        )
+    return session or ort.InferenceSession(data, options, providers=_cpu_providers(threads))
+
+
+class ModelRuntime:
+    """Owns the ONNX sessions of one end; opens only the graphs that this end needs. Not thread-safe."""
+
+    def __init__(
+        self,
+        graphs: tuple[Graph, ...] = tuple(Graph),
+        *,
+        device: Device = Device.AUTO,
+        threads: int = 2,
+        weights: Path | None = None,
+    ) -> None:
+        folder = weights_folder(weights)
+        self._sessions = {graph: _open_session(folder, graph, device, threads) for graph in graphs}
+        self._keyframes: OrderedDict[int, dict[str, Any]] = OrderedDict()
+        self._cached_names: list[str] = []
+        if Graph.ENCODE_KEYFRAME in self._sessions:
+            self._cached_names = [o.name for o in self._sessions[Graph.ENCODE_KEYFRAME].get_outputs()]
+
+    @property
+    def provider(self) -> str:
+        """What inference really runs on, for people: 'CUDA', 'CPU (OpenVINO)' or 'CPU'."""
+        first = next(iter(self._sessions.values())).get_providers()[0]
+        return {CUDA: "CUDA", OPENVINO: "CPU (OpenVINO)"}.get(first, "CPU")
+
+    def warm_up(self) -> None:
+        """Run every open graph once on blank input: the first run of a graph takes many times longer."""
+        blank = np.zeros((FRAME_SIZE_PX, FRAME_SIZE_PX, 3), np.uint8)
+        identity = np.tile(np.eye(2, dtype=np.float32), (NUM_KEYPOINTS, 1, 1))
+        still = Keypoints(np.zeros((NUM_KEYPOINTS, 2), np.float32), identity)
+        prior = np.zeros((PRIOR_SIZE_PX, PRIOR_SIZE_PX), np.uint8)
+        if Graph.DETECT in self._sessions:
+            self.detect(blank, Priors(prior, prior, None))
+        if Graph.ENCODE_KEYFRAME in self._sessions:
+            self.set_keyframe(0, blank, still)
+        if Graph.SYNTHESIZE in self._sessions:
+            self.synthesize(0, still, np.zeros((MEL_BANDS, MEL_STEPS), np.float32), speech=False)
+        self._keyframes.clear()
+
+    def detect(self, rgb: U8Image, priors: Priors) -> Keypoints:
+        """Keypoints of a crop (256, 256, 3) uint8."""
+        feeds = {"rgb": rgb[None], "priors": np.stack([priors.mesh, priors.mask])[None]}
+        values, jacobians = self._sessions[Graph.DETECT].run(None, feeds)
+        return Keypoints(values[0], jacobians[0])
+
+    def set_keyframe(self, index: int, rgb: U8Image, keypoints: Keypoints) -> None:
+        """Compute and cache all that depends on a keyframe alone; the fifth pushes out the oldest."""
+        outputs = self._sessions[Graph.ENCODE_KEYFRAME].run(None, {"rgb": rgb[None]})
+        cached: dict[str, Any] = dict(zip(self._cached_names, outputs, strict=True))
+        cached["source_values"] = keypoints.values[None]
+        cached["source_jacobians"] = keypoints.jacobians[None]
+        self._keyframes.pop(index, None)
+        self._keyframes[index] = cached
+        if len(self._keyframes) > MAX_LIVE_KEYFRAMES:
+            self._keyframes.popitem(last=False)
+
+    def has_keyframe(self, index: int) -> bool:
+        """Whether motion that names keyframe `index` can be drawn."""
+        return index in self._keyframes
+
+    def synthesize(self, index: int, keypoints: Keypoints, mel: F32Array, *, speech: bool = True) -> U8Image:
+        """Keyframe `index` in the pose of `keypoints`, with `mel` (80, 16): (256, 256, 3) uint8.
+
+        Raises KeyError when the keyframe is not there.
+        """
+        feeds = dict(self._keyframes[index])
+        feeds["driving_values"] = keypoints.values[None]
+        feeds["driving_jacobians"] = keypoints.jacobians[None]
+        feeds["mel"] = mel[None]
+        feeds["gate"] = np.array([[1.0 if speech else 0.0]], np.float32)
+        picture: U8Image = self._sessions[Graph.SYNTHESIZE].run(None, feeds)[0][0]
+        return picture
