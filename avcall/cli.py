@@ -1,0 +1,282 @@
+"""The command line: reads options, runs a command, says in one line what is wrong and then exits with 2.
+
+Heavy modules are imported by the command that needs them, so that --help and doctor work on a machine where
+one of them does not load.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+
+from avcall.config import NetworkConfig, ReceiveConfig, SendConfig
+from avcall.errors import AvcallError
+
+ResultT = TypeVar("ResultT")
+EXIT_BAD_INPUT = 2
+NATIVE_LOG_VARIABLE = "AVCALL_NATIVE_LOG"
+
+app = typer.Typer(
+    name="avcall",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    add_completion=False,
+    help="A video call for links of 20-60 kbit/s: one picture of the face, then only its motion and the voice."
+    "\n\n"
+    "One side runs `avcall receive` and hands the line that it prints to the other side, which runs it. "
+    "`avcall demo` shows a whole call on this machine; `avcall doctor` says what is missing for one.",
+)
+
+Token = Annotated[
+    str | None, typer.Option(help="Secret that the caller must present.", envvar="AVCALL_TOKEN")
+]
+Stun = Annotated[str | None, typer.Option(help="STUN server, stun:HOST:PORT; not needed on one LAN.")]
+Turn = Annotated[str | None, typer.Option(help="TURN relay, turn:HOST:PORT?transport=udp.")]
+TurnUser = Annotated[str | None, typer.Option(help="User name at the TURN relay.", envvar="AVCALL_TURN_USER")]
+TurnPassword = Annotated[
+    str | None, typer.Option(help="Password at the TURN relay.", envvar="AVCALL_TURN_PASSWORD")
+]
+DeviceOption = Annotated[str, typer.Option(help="Where the networks run: auto, cpu or cuda.")]
+Weights = Annotated[Path | None, typer.Option(help="Folder of other weights than the shipped ones.")]
+Stats = Annotated[Path | None, typer.Option(help="Write the statistics of the call to this JSON file.")]
+
+
+@app.command()
+def receive(
+    listen: Annotated[str, typer.Option(help="HOST:PORT to wait for the caller at.")] = "0.0.0.0:8790",
+    display: Annotated[str, typer.Option(help="window, none, or FILE.mp4.")] = "window",
+    speaker: Annotated[
+        str, typer.Option(help="A device name or index, default, none, or FILE.wav.")
+    ] = "default",
+    record: Annotated[Path | None, typer.Option(help="Record picture and sound to this MP4 file.")] = None,
+    token: Token = None,
+    open_door: Annotated[
+        bool, typer.Option("--no-token", help="Let anybody call who knows the URL.")
+    ] = False,
+    rendezvous: Annotated[
+        str | None, typer.Option(help="URL of an `avcall signal` to hold a room at, instead of --listen.")
+    ] = None,
+    host_token: Annotated[
+        str | None, typer.Option(help="What the rendezvous wants of receivers.", envvar="AVCALL_HOST_TOKEN")
+    ] = None,
+    device: DeviceOption = "auto",
+    max_delay_ms: Annotated[
+        int, typer.Option(help="Longest playout delay before late packets are given up.")
+    ] = 800,
+    stun: Stun = None,
+    turn: Turn = None,
+    turn_user: TurnUser = None,
+    turn_password: TurnPassword = None,
+    weights: Weights = None,
+    stats: Stats = None,
+) -> None:
+    """Wait for one call and play it: 256x256 pictures with sound.
+
+    Prints the line that the other side has to type. Without --token a random one is made for this call.
+    Ends when the caller hangs up, the window is closed (q or Escape), or with Ctrl-C.
+    """
+    from avcall.call import Receiver
+    from avcall.console import ConsoleReporter
+    from avcall.summary import receive_json, received_table, write_json
+
+    config = ReceiveConfig(
+        listen=listen,
+        rendezvous=rendezvous,
+        host_token=host_token,
+        token=None if open_door else token or secrets.token_urlsafe(12),
+        display=display,
+        speaker=speaker,
+        record=record,
+        device=device,
+        weights=weights,
+        max_delay_ms=max_delay_ms,
+        network=NetworkConfig(stun_url=stun, turn_url=turn, turn_user=turn_user, turn_password=turn_password),
+    )
+    console = Console()
+    with ConsoleReporter(console) as reporter:
+        result = _run(Receiver(config, reporter).run())
+    if result is None:
+        return
+    console.print(result.reason, highlight=False, markup=False)
+    console.print(received_table(result))
+    if stats is not None:
+        write_json(stats, receive_json(result))
+    if result.failure is not None:
+        raise result.failure
+
+
+@app.command()
+def send(
+    peer: Annotated[str, typer.Option(help="URL that the receiver printed.")],
+    camera: Annotated[str, typer.Option(help="Index (0), device path, or a video file to play.")] = "0",
+    mic: Annotated[
+        str | None,
+        typer.Option(help="Device, none, or FILE.wav. Default: a file's own sound, else the default device."),
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Photo of one face to animate instead of your own.")
+    ] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Play a video file over and over.")] = False,
+    token: Token = None,
+    device: DeviceOption = "auto",
+    motion: Annotated[str, typer.Option(help="How motion is coded: fp16 (960 bits a frame).")] = "fp16",
+    tick_ms: Annotated[
+        int, typer.Option(help="40 (low delay), 80, or 120 (lowest rate): one packet each.")
+    ] = 80,
+    audio_bps: Annotated[int, typer.Option(help="Bit rate of the speech, 6000-16000.")] = 10_000,
+    keyframe_bytes: Annotated[int, typer.Option(help="Largest size of a keyframe's picture.")] = 6_000,
+    seconds: Annotated[float | None, typer.Option(help="Hang up after this time.")] = None,
+    stun: Stun = None,
+    turn: Turn = None,
+    turn_user: TurnUser = None,
+    turn_password: TurnPassword = None,
+    weights: Weights = None,
+    stats: Stats = None,
+) -> None:
+    """Call a receiver and send it your face and voice.
+
+    Ends when the receiver hangs up, a video file is over, or with Ctrl-C.
+    """
+    from avcall.call import Sender
+    from avcall.console import ConsoleReporter
+    from avcall.summary import rates_table, send_json, sender_bill, write_json
+
+    config = SendConfig(
+        peer=peer,
+        token=token,
+        camera=camera,
+        microphone=mic,
+        loop=loop,
+        source=source,
+        device=device,
+        motion=motion,
+        tick_ms=tick_ms,
+        audio_bitrate_bps=audio_bps,
+        keyframe_bytes=keyframe_bytes,
+        weights=weights,
+        duration_s=seconds,
+        network=NetworkConfig(stun_url=stun, turn_url=turn, turn_user=turn_user, turn_password=turn_password),
+    )
+    console = Console()
+    with ConsoleReporter(console) as reporter:
+        result = _run(Sender(config, reporter).run())
+    if result is None:
+        return
+    console.print(result.reason, highlight=False, markup=False)
+    console.print(rates_table(sender_bill(result)))
+    if stats is not None:
+        write_json(stats, send_json(result))
+
+
+@app.command()
+def demo(
+    camera: Annotated[Path | None, typer.Option(help="Your own clip instead of the sample face.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("demo-out"),
+    seconds: Annotated[float, typer.Option(help="Length of the call; a shorter clip repeats.")] = 12.0,
+    tick_ms: Annotated[int, typer.Option(help="40, 80 or 120.")] = 80,
+    source: Annotated[Path | None, typer.Option(help="Photo of one face to animate.")] = None,
+    weights: Weights = None,
+) -> None:
+    """Make a whole call on this machine: two processes over WebRTC on the loopback.
+
+    Writes call.mp4 (original | received, with the received sound), call.png (a strip of it) and call.json
+    (all statistics) to --out. Needs no camera, microphone, speaker or display.
+    """
+    from avcall.demo import run_demo
+
+    run_demo(
+        Console(), camera=camera, out=out, seconds=seconds, tick_ms=tick_ms, source=source, weights=weights
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has for a call, and how to get what it lacks."""
+    from avcall.doctor import render, run_checks
+
+    render(run_checks(), Console())
+
+
+@app.command(name="signal")
+def rendezvous(
+    listen: Annotated[str, typer.Option(help="HOST:PORT to listen at.")] = "127.0.0.1:8080",
+    max_rooms: Annotated[int, typer.Option(help="Rooms that may be open at once.")] = 256,
+    room_lifetime: Annotated[int, typer.Option(help="Seconds until a room ends; calls go on.")] = 4 * 3600,
+    host_token: Annotated[
+        str | None,
+        typer.Option(help="Token that receivers must give to open a room.", envvar="AVCALL_HOST_TOKEN"),
+    ] = None,
+) -> None:
+    """Run a rendezvous for two sides that are both behind a NAT.
+
+    The receiver holds a room open (`avcall receive --rendezvous URL`), the caller posts to the room's URL.
+    Sound and picture do not pass through it.
+    """
+    import logging
+
+    from signaling.rooms import RoomLimits
+    from signaling.server import parse_address, serve_rendezvous
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    host, port = parse_address(listen)
+    serve_rendezvous(host, port, host_token, RoomLimits(max_rooms=max_rooms, lifetime_s=room_lifetime))
+
+
+def _run(work: Coroutine[Any, Any, ResultT]) -> ResultT | None:
+    """Run the call on uvloop where there is one; None when the user ended it before it began."""
+    factory = None
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(_interruptible(work))
+
+
+async def _interruptible(work: Coroutine[Any, Any, ResultT]) -> ResultT | None:
+    """Ctrl-C and SIGTERM end the call cleanly: the pipelines say goodbye and finish their files."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # no such thing on Windows; Ctrl-C still raises there
+            loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return None
+
+
+def _quieten_native_libraries() -> None:
+    """Send what C and C++ libraries print (mediapipe, PortAudio, FFmpeg) to nowhere; Python keeps its stderr.
+
+    Set AVCALL_NATIVE_LOG=1 to see it.
+    """
+    if os.environ.get(NATIVE_LOG_VARIABLE):
+        return
+    kept = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    sys.stderr = kept
+
+
+def _fail(error: AvcallError) -> NoReturn:
+    Console(stderr=True).print(f"avcall: {error}", soft_wrap=True, highlight=False, markup=False)
+    sys.exit(EXIT_BAD_INPUT)
+
+
+def main() -> None:
+    """Entry point of the `avcall` command."""
+    _quieten_native_libraries()
+    try:
+        app()
+    except AvcallError as error:
+        _fail(error)
