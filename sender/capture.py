@@ -234,16 +234,27 @@ def open_camera(spec: str, clock: Clock, origin_ms: float, loop: bool = False) -
 
     `origin_ms` is the clock reading at pts 0. Raises CameraError in one line.
     """
-    is_device = spec.isdecimal() or spec.startswith("/dev/")
-    if not is_device:
+    check_camera(spec)
+    if _is_device(spec):
+        return _open_live(spec, clock, origin_ms)
+    return FileCamera(spec, clock, origin_ms, loop)
+
+
+def check_camera(spec: str) -> None:
+    """Raise CameraError for a camera or file that cannot be there, without opening a device."""
+    if not _is_device(spec):
         if not Path(spec).is_file():
             raise CameraError(f"no such camera or file: {spec}; give an index such as 0, or a video file")
-        return FileCamera(spec, clock, origin_ms, loop)
+        probe_video(spec)
+        return
     device = f"/dev/video{spec}" if spec.isdecimal() else spec
     if sys.platform == "linux" and not Path(device).exists():
         have = ", ".join(list_cameras()) or "none"
         raise CameraError(f"no camera {spec} (this machine has: {have}); give another, or a video file")
-    return _open_live(spec, clock, origin_ms)
+
+
+def _is_device(spec: str) -> bool:
+    return spec.isdecimal() or spec.startswith("/dev/")
 
 
 def _open_live(spec: str, clock: Clock, origin_ms: float) -> LiveCamera:

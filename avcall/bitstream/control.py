@@ -84,6 +84,11 @@ class Bye:
 
     reason: str
 
+    @classmethod
+    def of(cls, reason: str) -> "Bye":
+        """A goodbye for any text: cut to its limit, unprintable characters replaced by spaces."""
+        return cls("".join(c if c.isprintable() else " " for c in reason)[:MAX_REASON_CHARACTERS])
+
 
 ControlMessage = Hello | KeyframeAck | KeyframeRequest | Report | Ping | Pong | Bye
 

@@ -64,6 +64,14 @@ def first_byte(kind: MessageType) -> bytes:
     return bytes([PROTOCOL_VERSION << 4 | kind])
 
 
+def version_error(theirs: int) -> VersionError:
+    """The error for a peer that speaks another protocol version."""
+    return VersionError(
+        f"the peer speaks protocol version {theirs}, this avcall speaks {PROTOCOL_VERSION}: "
+        "install the same avcall on both sides"
+    )
+
+
 def message_type(data: bytes) -> MessageType:
     """What `data` claims to be.
 
@@ -74,10 +82,7 @@ def message_type(data: bytes) -> MessageType:
         raise PacketError("message: empty")
     version, kind = data[0] >> 4, data[0] & 0x0F
     if version != PROTOCOL_VERSION:
-        raise VersionError(
-            f"the peer speaks protocol version {version}, this avcall speaks {PROTOCOL_VERSION}: "
-            "install the same avcall on both sides"
-        )
+        raise version_error(version)
     try:
         return MessageType(kind)
     except ValueError:

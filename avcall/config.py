@@ -1,0 +1,92 @@
+"""What the two ends of a call can be told, one frozen dataclass an end; the command line fills them."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from avcall.errors import ConfigError
+
+TICKS_MS = (40, 80, 120)
+AUDIO_BITRATES_BPS = (6_000, 16_000)
+KEYFRAME_BYTES = (1_000, 32_768)
+MOTION_MODES = ("fp16",)
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConfig:
+    """How to find a path to the peer; see RFC 7064 and RFC 7065 for the URLs."""
+
+    stun_url: str | None = None
+    turn_url: str | None = None
+    turn_user: str | None = None
+    turn_password: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendConfig:
+    """The sender. Raises ConfigError for a value out of range."""
+
+    peer: str
+    token: str | None = None
+    camera: str = "0"
+    microphone: str | None = None  # None: the camera's own sound if it is a file, else the default device
+    loop: bool = False
+    source: Path | None = None
+    device: str = "auto"
+    motion: str = "fp16"
+    tick_ms: int = 80
+    audio_bitrate_bps: int = 10_000
+    audio_frame_ms: int = 40
+    keyframe_bytes: int = 6_000
+    weights: Path | None = None
+    duration_s: float | None = None
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+
+    def __post_init__(self) -> None:
+        _one_of("--tick-ms", self.tick_ms, TICKS_MS)
+        _one_of("--motion", self.motion, MOTION_MODES)
+        _one_of("--device", self.device, DEVICES)
+        _within("--audio-bps", self.audio_bitrate_bps, *AUDIO_BITRATES_BPS)
+        _within("--keyframe-bytes", self.keyframe_bytes, *KEYFRAME_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiveConfig:
+    """The receiver. Raises ConfigError for a value out of range."""
+
+    listen: str = "127.0.0.1:8790"
+    rendezvous: str | None = None  # its URL; then nothing is listened on
+    host_token: str | None = None  # what the rendezvous wants of those who open rooms
+    token: str | None = None
+    display: str = "window"
+    speaker: str = "default"
+    record: Path | None = None
+    device: str = "auto"
+    weights: Path | None = None
+    max_delay_ms: int = 800
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+
+    def __post_init__(self) -> None:
+        _one_of("--device", self.device, DEVICES)
+        _within("--max-delay-ms", self.max_delay_ms, 40, 5_000)
+
+
+def from_mapping(kind: type[Any], values: dict[str, Any]) -> Any:
+    """Build a configuration from plain values. Raises ConfigError for an unknown key, listing the valid ones."""
+    valid = [f.name for f in dataclasses.fields(kind)]
+    for key in values:
+        if key not in valid:
+            raise ConfigError(f"unknown setting {key!r}; valid ones: {', '.join(valid)}")
+    return kind(**values)
+
+
+def _one_of(option: str, value: object, valid: tuple[object, ...]) -> None:
+    if value not in valid:
+        raise ConfigError(f"{option} is {value}; choose one of {', '.join(map(str, valid))}")
+
+
+def _within(option: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{option} is {value}; it goes from {low} to {high}")

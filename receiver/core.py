@@ -1,0 +1,147 @@
+"""The receiver between the transport and its stages: messages in, playout and answers out.
+
+Pure: time is an argument and nothing blocks.
+"""
+
+from dataclasses import dataclass
+
+from avcall.bitstream import control
+from avcall.bitstream import keyframe as still
+from avcall.bitstream.control import (
+    Bye,
+    ControlMessage,
+    Hello,
+    KeyframeAck,
+    KeyframeRequest,
+    Ping,
+    Pong,
+    Report,
+)
+from avcall.bitstream.keyframe import CodedKeyframe
+from avcall.bitstream.packet import PROTOCOL_VERSION, version_error
+from avcall.errors import BitstreamError
+from avcall.types import Keyframe, MediaKind
+from receiver.depacketize import Depacketizer, DepacketizerStats
+from receiver.playout import Playout
+
+SOFTWARE = "avcall"
+REQUEST_EVERY_MS = 2_000.0  # a keyframe takes its time on a slow link; asking more often only adds to it
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverStats:
+    """Payload bytes and counts since the start."""
+
+    packets: DepacketizerStats
+    motion_bytes: int
+    motion_units: int
+    audio_bytes: int
+    audio_units: int
+    keyframe_bytes: int
+    keyframes: int
+    rtt_ms: float | None
+
+
+class ReceiverCore:
+    """Messages in; units go to the playout, keyframes to the caller, answers to the transport."""
+
+    def __init__(self, playout: Playout) -> None:
+        self.playout = playout
+        self.peer_bye: str | None = None
+        self._depacketizer = Depacketizer()
+        self._bytes = dict.fromkeys(MediaKind, 0)
+        self._units = dict.fromkeys(MediaKind, 0)
+        self._keyframe_bytes = 0
+        self._keyframes = 0
+        self._rtt_ms: float | None = None
+        self._requested_ms = float("-inf")
+        self._answers = [control.serialize(Hello(PROTOCOL_VERSION, "receiver", SOFTWARE))]
+
+    def on_message(self, data: bytes, now_ms: float) -> CodedKeyframe | None:
+        """One message; returns a keyframe when its last slice has come. Raises VersionError."""
+        found = self._depacketizer.push(data, now_ms)
+        for unit in found.units:
+            self._bytes[unit.kind] += len(unit.payload)
+            self._units[unit.kind] += 1
+            self.playout.push(unit, now_ms)
+        if found.control is not None:
+            self._on_control(found.control, now_ms)
+        if found.keyframe is not None:
+            self._keyframes += 1
+            self._keyframe_bytes += len(still.serialize(found.keyframe))
+        return found.keyframe
+
+    def decode_keyframe(self, coded: CodedKeyframe) -> Keyframe | None:
+        """The keyframe's picture; None, and counted, when it does not decode. Takes milliseconds."""
+        try:
+            rgb = still.decode_still(coded.codec, coded.image)
+        except BitstreamError as error:
+            self._depacketizer.count_dropped(error)
+            return None
+        return Keyframe(coded.index, rgb, coded.keypoints)
+
+    def acknowledge(self, index: int) -> None:
+        """Tell the sender that keyframe `index` can be animated."""
+        self._answer(KeyframeAck(index))
+
+    def request_keyframe(self, now_ms: float) -> None:
+        """Ask for a keyframe, at most once in two seconds."""
+        if now_ms - self._requested_ms >= REQUEST_EVERY_MS:
+            self._requested_ms = now_ms
+            self._answer(KeyframeRequest())
+
+    def ping(self, now_ms: float) -> None:
+        """Queue a heartbeat."""
+        self._answer(Ping(now_ms))
+
+    def report(self, frames_rendered: int) -> None:
+        """Queue a report on how the receiver fares."""
+        packets, jitter = self._depacketizer.stats(), self.playout.stats().jitter
+        self._answer(
+            Report(
+                packets.received_packets,
+                packets.lost_packets,
+                jitter.late,
+                round(jitter.jitter_ms, 1),
+                round(jitter.playout_delay_ms, 1),
+                frames_rendered,
+            )
+        )
+
+    def bye(self, reason: str) -> None:
+        """Queue the goodbye."""
+        self._answer(Bye.of(reason))
+
+    def take_answers(self) -> list[bytes]:
+        """Control messages to send now."""
+        answers, self._answers = self._answers, []
+        return answers
+
+    def stats(self) -> ReceiverStats:
+        """Totals so far."""
+        return ReceiverStats(
+            packets=self._depacketizer.stats(),
+            motion_bytes=self._bytes[MediaKind.MOTION],
+            motion_units=self._units[MediaKind.MOTION],
+            audio_bytes=self._bytes[MediaKind.AUDIO],
+            audio_units=self._units[MediaKind.AUDIO],
+            keyframe_bytes=self._keyframe_bytes,
+            keyframes=self._keyframes,
+            rtt_ms=self._rtt_ms,
+        )
+
+    def _on_control(self, message: ControlMessage, now_ms: float) -> None:
+        match message:
+            case Hello() if message.protocol_version != PROTOCOL_VERSION:
+                raise version_error(message.protocol_version)
+            case Ping():
+                self._answer(Pong(message.sent_ms))
+            case Pong():
+                self._rtt_ms = max(0.0, now_ms - message.sent_ms)
+            case Bye():
+                self.peer_bye = message.reason
+            case _:
+                pass
+
+    def _answer(self, message: ControlMessage) -> None:
+        self._answers.append(control.serialize(message))

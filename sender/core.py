@@ -1,0 +1,153 @@
+"""The sender between its stages and the transport: what goes out, when, and what the receiver answers.
+
+Pure: time is an argument and nothing blocks, so that a call, a test in virtual time and the benchmark run the
+same code.
+"""
+
+from dataclasses import dataclass, replace
+
+from avcall.bitstream import control
+from avcall.bitstream.control import (
+    Bye,
+    ControlMessage,
+    Hello,
+    KeyframeAck,
+    KeyframeRequest,
+    Ping,
+    Pong,
+    Report,
+)
+from avcall.bitstream.packet import PROTOCOL_VERSION, MessageType, message_type, version_error
+from avcall.errors import BitstreamError
+from avcall.transport.base import Channel
+from avcall.types import AccessUnit
+from sender.encode import EncodedKeyframe
+from sender.packetize import Packetizer
+from sender.pacer import Pacer
+
+SOFTWARE = "avcall"
+
+
+@dataclass(frozen=True, slots=True)
+class SenderStats:
+    """Payload bytes handed to the transport since the start, by what they are; and what the receiver reports.
+
+    `motion_bytes` and `audio_bytes` are bare payloads, `media_bytes` whole media messages that hold them.
+    """
+
+    motion_bytes: int = 0
+    motion_units: int = 0
+    audio_bytes: int = 0
+    audio_units: int = 0
+    media_bytes: int = 0
+    keyframe_bytes: int = 0
+    keyframes: int = 0
+    control_bytes: int = 0
+    stale_media: int = 0
+    rtt_ms: float | None = None
+    report: Report | None = None
+
+
+class SenderCore:
+    """Units and keyframes in, messages out, the receiver's control messages in."""
+
+    def __init__(self, tick_ms: int) -> None:
+        self._packetizer = Packetizer(tick_ms)
+        self._pacer = Pacer()
+        self._acknowledged: int | None = None
+        self._latest: EncodedKeyframe | None = None
+        self._stats = SenderStats()
+        self.keyframe_wanted = False
+        self.peer_bye: str | None = None
+        self.dropped_messages = 0
+        self.push_control(Hello(PROTOCOL_VERSION, "sender", SOFTWARE))
+
+    @property
+    def acknowledged_keyframe(self) -> int | None:
+        """The keyframe that motion animates now; None until the receiver holds one."""
+        return self._acknowledged
+
+    def push_motion(self, unit: AccessUnit) -> bool:
+        """Queue motion; False before the receiver holds a keyframe, when it would be bits for nothing."""
+        if self._acknowledged is None:
+            return False
+        return self._packetizer.push(replace(unit, keyframe_index=self._acknowledged))
+
+    def push_audio(self, unit: AccessUnit) -> bool:
+        """Queue speech."""
+        return self._packetizer.push(unit)
+
+    def push_keyframe(self, keyframe: EncodedKeyframe) -> None:
+        """Send a keyframe, slice by slice; motion moves over to it once the receiver has it."""
+        self._latest = keyframe
+        self._pacer.push_keyframe(keyframe.slices)
+        self._stats = replace(self._stats, keyframes=self._stats.keyframes + 1)
+
+    def push_control(self, message: ControlMessage) -> None:
+        """Queue a control message."""
+        self._pacer.push_control(control.serialize(message))
+
+    def ping(self, now_ms: float) -> None:
+        """Queue a heartbeat."""
+        self.push_control(Ping(now_ms))
+
+    def poll(self, now_ms: float) -> list[tuple[Channel, bytes]]:
+        """What to hand to the transport now."""
+        for message in self._packetizer.poll(now_ms):
+            self._pacer.push_media(message, now_ms)
+        ready = self._pacer.pop(now_ms)
+        for channel, data in ready:
+            self._count(channel, data)
+        return ready
+
+    def on_message(self, data: bytes, now_ms: float) -> None:
+        """A message from the receiver: dropped and counted when malformed. Raises VersionError."""
+        try:
+            message = control.parse(data)
+        except BitstreamError:
+            self.dropped_messages += 1
+            return
+        match message:
+            case Hello() if message.protocol_version != PROTOCOL_VERSION:
+                raise version_error(message.protocol_version)
+            case KeyframeAck() if self._latest is not None and message.index == self._latest.index:
+                self._acknowledged = message.index
+            case KeyframeRequest():
+                self._answer_request()
+            case Ping():
+                self.push_control(Pong(message.sent_ms))
+            case Pong():
+                self._stats = replace(self._stats, rtt_ms=max(0.0, now_ms - message.sent_ms))
+            case Report():
+                self._stats = replace(self._stats, report=message)
+            case Bye():
+                self.peer_bye = message.reason
+            case _:
+                pass
+
+    def stats(self) -> SenderStats:
+        """Totals so far."""
+        packets = self._packetizer.stats()
+        return replace(
+            self._stats,
+            motion_units=packets.motion_units,
+            audio_units=packets.audio_units,
+            motion_bytes=packets.motion_bytes,
+            audio_bytes=packets.audio_bytes,
+            stale_media=self._pacer.stats().stale_media,
+        )
+
+    def _answer_request(self) -> None:
+        """The receiver lacks a keyframe: send the latest once more, unless it is on its way."""
+        if self._latest is None:
+            self.keyframe_wanted = True
+        elif self._pacer.pending_slices == 0:
+            self._pacer.push_keyframe(self._latest.slices)
+
+    def _count(self, channel: Channel, data: bytes) -> None:
+        if channel is Channel.MEDIA:
+            self._stats = replace(self._stats, media_bytes=self._stats.media_bytes + len(data))
+        elif message_type(data) is MessageType.KEYFRAME_SLICE:
+            self._stats = replace(self._stats, keyframe_bytes=self._stats.keyframe_bytes + len(data))
+        else:
+            self._stats = replace(self._stats, control_bytes=self._stats.control_bytes + len(data))

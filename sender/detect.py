@@ -1,0 +1,37 @@
+"""Detect: keypoints of the tracked face, and their transfer onto another face (`--source PHOTO`)."""
+
+import numpy as np
+
+from avcall.types import FaceCrop, Keypoints
+from models.runtime import ModelRuntime
+
+
+class Detector:
+    """The keypoint detector as a stage."""
+
+    def __init__(self, runtime: ModelRuntime) -> None:
+        self._runtime = runtime
+
+    def keypoints(self, crop: FaceCrop) -> Keypoints:
+        """Keypoints of a crop, in its own coordinates."""
+        return self._runtime.detect(crop.rgb, crop.priors)
+
+
+class Retarget:
+    """Relative transfer (FOMM section 3.4): the driver's change since its first frame, applied to the photo.
+
+    The photo keeps its own proportions; only motion is carried over.
+    """
+
+    def __init__(self, photo: Keypoints) -> None:
+        self._photo = photo
+        self._start: Keypoints | None = None
+
+    def apply(self, driving: Keypoints) -> Keypoints:
+        """The photo's keypoints moved as the driver's moved since the first call."""
+        if self._start is None:
+            self._start = driving
+        start = self._start
+        values = self._photo.values + driving.values - start.values
+        change = driving.jacobians @ np.linalg.inv(start.jacobians)
+        return Keypoints(values.astype(np.float32), (change @ self._photo.jacobians).astype(np.float32))
