@@ -53,7 +53,7 @@ class ConsoleReporter:
         report = snapshot.stats.report
         loss = f"{loss_percent(report.received_packets, report.lost_packets):.1f} %" if report else "-"
         self._show(
-            f"{fps:4.1f} fps  up {up:5.1f} down {down:4.1f} kbit/s  {bpp(up, fps):.3f} BPP  "
+            f"{fps:4.1f} fps  ↑{up:.1f} ↓{down:.1f} kbit/s  {bpp(up, fps):.3f} BPP  "
             f"loss {loss}  face {snapshot.face.value}"
         )
 
@@ -63,7 +63,7 @@ class ConsoleReporter:
         fps, up, down = self._rates(snapshot.elapsed_ms, pictures.shown, wire)
         packets = snapshot.stats.packets
         self._show(
-            f"{fps:4.1f} fps  up {up:4.1f} down {down:5.1f} kbit/s  {bpp(down, fps):.3f} BPP  "
+            f"{fps:4.1f} fps  ↑{up:.1f} ↓{down:.1f} kbit/s  {bpp(down, fps):.3f} BPP  "
             f"loss {loss_percent(packets.received_packets, packets.lost_packets):.1f} %  "
             f"delay {delay_ms:.0f} ms  A/V {pictures.skew_ms:+.0f} ms"
         )
