@@ -28,6 +28,8 @@ class LossConfig:
     flow: float = 10.0
     anchor: float = 3.0
     mask: float = 0.1
+    adversarial: float = 0.1
+    feature_matching: float = 1.0
 
 
 def weighted_l1(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -87,6 +89,22 @@ def mask_choice(mask: Tensor, warped: Tensor, generated: Tensor, target: Tensor)
         )
         wanted = torch.sigmoid(advantage * CHOICE_SHARPNESS)
     return F.binary_cross_entropy(mask.clamp(1e-4, 1 - 1e-4), wanted)
+
+
+def discriminator_hinge(real: Tensor, generated: Tensor) -> Tensor:
+    """What the discriminator minimises: logits of real pictures above 1, of generated ones below -1."""
+    return F.relu(1 - real).mean() + F.relu(1 + generated).mean()
+
+
+def generator_hinge(generated: Tensor) -> Tensor:
+    """The adversarial term of eq. 4: what the generator minimises."""
+    return -generated.mean()
+
+
+def feature_matching(real: list[Tensor], generated: list[Tensor]) -> Tensor:
+    """L1 between the discriminator's features of both pictures, averaged over its levels."""
+    levels = [F.l1_loss(b, a.detach()) for a, b in zip(real, generated, strict=True)]
+    return torch.stack(levels).mean()
 
 
 class PerceptualLoss(nn.Module):

@@ -1,0 +1,122 @@
+"""Pairs: landmarks that stay on their place in the picture, and dropout."""
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from avcall.errors import InputError
+from avcall.types import FRAME_SIZE_PX
+from models.priors import NUM_LANDMARKS
+from models.training.data import (
+    ANCHORS,
+    DISC_WEIGHT,
+    HULL_WEIGHT,
+    MIRRORED_ANCHORS,
+    Clip,
+    DataConfig,
+    PairSampler,
+    load_clips,
+    region_weights,
+)
+from tests.models.tiny import landmarks, write_prepared
+
+STILL = DataConfig(
+    max_scale=0, max_shift=0, max_rotation_deg=0, max_brightness=0, no_audio=0, no_mesh=0, no_mask=0
+)
+
+
+def test_a_folder_without_clips_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="avcall prepare"):
+        load_clips(tmp_path)
+
+
+def test_a_clip_gives_back_its_frames(tmp_path: Path) -> None:
+    clip = Clip(write_prepared(tmp_path / "a.npz", frames=3))
+    assert len(clip) == 3
+    assert clip.picture(0).shape == (FRAME_SIZE_PX, FRAME_SIZE_PX, 3)
+    np.testing.assert_allclose(clip.landmarks(1), landmarks(2.0), atol=1 / 128)
+    assert clip.mel(1).shape == (80, 16)
+    assert clip.mel(1).any()
+
+
+def test_the_same_seed_draws_the_same_pairs(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "a.npz")
+    clips = load_clips(tmp_path)
+    a, b, c = (PairSampler(clips, DataConfig(), 64, seed).batch(2) for seed in (1, 1, 2))
+    for field in dataclasses.fields(a):
+        assert torch.equal(getattr(a, field.name), getattr(b, field.name))
+    assert not torch.equal(a.pictures, c.pictures)
+    assert a.pictures.shape == (2, 2, 3, 64, 64)
+
+
+def marked_clip(folder: Path, points: np.ndarray) -> None:
+    """A black clip with a bright dot at landmark 0."""
+    canvas = np.zeros((256, 256), np.float32)
+    x, y = points[0]
+    columns, rows = np.meshgrid(np.arange(256) + 0.5, np.arange(256) + 0.5)
+    canvas = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 4.0**2)) * 255
+    jpeg = cv2.imencode(".jpg", canvas.astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
+    np.savez(
+        folder / "dot.npz",
+        jpeg=np.frombuffer(jpeg * 2, np.uint8),
+        offset=np.array([0, len(jpeg), 2 * len(jpeg)]),
+        landmarks=np.stack([points * 128] * 2).astype(np.uint16),
+        mask=np.zeros((2, 64, 64), np.uint8),
+        pcm=np.zeros(0, np.int16),
+    )
+
+
+@pytest.mark.parametrize("size", [64, 256])
+def test_augmentation_moves_landmarks_and_picture_alike(tmp_path: Path, size: int) -> None:
+    points = landmarks()
+    points[0] = (150.5, 110.25)
+    marked_clip(tmp_path, points)
+    batch = PairSampler(
+        load_clips(tmp_path), dataclasses.replace(DataConfig(), max_brightness=0), size, 3
+    ).batch(6)
+    light = batch.pictures.mean(2)  # (6, 2, size, size)
+    light = torch.where(light > 0.1, light, torch.zeros(()))
+    centres = (torch.arange(size) * 2 + 1) / size - 1
+    total = light.sum((2, 3))
+    x = (light.sum(2) * centres).sum(2) / total
+    y = (light.sum(3) * centres).sum(2) / total
+    found = torch.stack([x, y], -1)
+    torch.testing.assert_close(found, batch.landmarks[:, :, 0], atol=0.3 * 2 / 256 + 0.1 / size, rtol=0)
+    assert batch.gate.sum() == 0  # a clip without sound
+
+
+def test_dropout_blanks_the_priors_and_shuts_the_gate(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "a.npz")
+    clips = load_clips(tmp_path)
+    whole = PairSampler(clips, STILL, 64, 0).batch(2)
+    assert whole.priors[:, :, 0].any() and whole.priors[:, :, 1].any()
+    assert whole.gate.all() and whole.mel.any()
+    dropped = dataclasses.replace(STILL, no_audio=1, no_mesh=1, no_mask=1)
+    bare = PairSampler(clips, dropped, 64, 0).batch(2)
+    assert not bare.priors.any() and not bare.gate.any() and not bare.mel.any()
+    assert bare.has_face.all()  # landmarks still guide the flow
+
+
+def test_a_mirrored_pair_swaps_left_and_right_anchors(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "a.npz")
+    batch = PairSampler(load_clips(tmp_path), STILL, 64, 0).batch(8)
+    drawn = set()
+    for i in range(8):
+        for name, order in (("plain", ANCHORS), ("mirrored", MIRRORED_ANCHORS)):
+            if torch.equal(batch.anchors[i], batch.landmarks[i][:, list(order)]):
+                drawn.add(name)
+    assert drawn == {"plain", "mirrored"}
+    assert batch.landmarks.shape == (8, 2, NUM_LANDMARKS, 2)
+
+
+def test_mouth_and_eyes_weigh_most_and_the_background_least() -> None:
+    points = landmarks()
+    points[[33, 133]] = (90, 100), (110, 100)
+    weights = region_weights(points)
+    assert weights[0, 0] == 1
+    assert weights[100 // 4, 100 // 4] == DISC_WEIGHT
+    assert set(np.unique(weights)) == {1, HULL_WEIGHT, DISC_WEIGHT}

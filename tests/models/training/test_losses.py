@@ -1,0 +1,142 @@
+"""Losses on inputs whose value is known."""
+
+import math
+
+import pytest
+import torch
+
+from models.layers import pixel_grid
+from models.training.losses import (
+    CHOICE_SHARPNESS,
+    PerceptualLoss,
+    discriminator_hinge,
+    equivariance,
+    feature_matching,
+    generator_hinge,
+    guided_flow,
+    mask_choice,
+    random_affine,
+    weighted_l1,
+)
+from tests.models.tiny import keypoints, pictures
+
+
+def test_weighted_l1_averages_by_weight() -> None:
+    target = torch.zeros(1, 3, 64, 64)
+    output = target.clone()
+    output[..., :32] = 0.5
+    weights = torch.ones(1, 1, 64, 64)
+    assert weighted_l1(output, target, weights).item() == pytest.approx(0.25)
+    weights[..., :32] = 3
+    assert weighted_l1(output, target, weights).item() == pytest.approx(3 * 0.5 / 4)
+
+
+def known_flow(count: int, shift: tuple[float, float]) -> torch.Tensor:
+    return (pixel_grid(64, 64, torch.zeros(1)) + torch.tensor(shift)).expand(count, -1, -1, -1)
+
+
+def test_a_flow_that_leads_from_driving_to_source_costs_nothing() -> None:
+    driving = keypoints(2)[0]
+    landmarks = torch.stack([driving + torch.tensor([0.1, -0.05]), driving], 1)
+    flow = known_flow(2, (0.1, -0.05))
+    assert guided_flow(flow, landmarks, torch.ones(10), torch.ones(2)).item() < 1e-5
+
+
+def test_a_flow_off_by_a_known_distance_costs_that_distance() -> None:
+    driving = keypoints(2)[0]
+    landmarks = torch.stack([driving, driving], 1)
+    flow = known_flow(2, (0.2, 0.0))
+    cost = guided_flow(flow, landmarks, torch.ones(10), torch.ones(2)).item()
+    assert cost == pytest.approx(0.1, abs=1e-5)  # 0.2 across, 0 down
+
+
+def test_emphasis_weighs_landmarks_and_pairs_without_a_face_are_left_out() -> None:
+    driving = keypoints(2)[0]
+    source = driving.clone()
+    source[0, 0] += 0.4
+    source[1] += 5.0
+    landmarks = torch.stack([source, driving], 1)
+    emphasis = torch.ones(10)
+    emphasis[0] = 3
+    flow = known_flow(2, (0.0, 0.0))
+    cost = guided_flow(flow, landmarks, emphasis, torch.tensor([1.0, 0.0])).item()
+    assert cost == pytest.approx(0.4 * 3 / 12, abs=1e-5)
+    assert guided_flow(flow, landmarks, emphasis, torch.zeros(2)).item() == 0
+
+
+def test_keypoints_that_follow_a_known_transform_are_equivariant() -> None:
+    matrix, shift = random_affine(2, torch.Generator().manual_seed(3))
+    values, jacobians = keypoints(2)
+    inverse = torch.linalg.inv(matrix)
+    # A point x of the original appears at matrix^-1 (x - shift) in the transformed picture.
+    moved = torch.einsum("nij,nkj->nki", inverse, values - shift[:, None])
+    turned = inverse[:, None] @ jacobians
+    value, jacobian = equivariance((values, jacobians), (moved, turned), matrix, shift)
+    assert value.item() < 1e-5
+    assert jacobian.item() < 1e-4
+    value, jacobian = equivariance(
+        (values, jacobians), (moved + 0.3, turned), torch.eye(2).expand(2, 2, 2), 0 * shift
+    )
+    assert value.item() > 0.05
+
+
+def test_keypoints_that_ignore_the_transform_cost_its_size() -> None:
+    points = keypoints(1)
+    still = torch.eye(2)[None]
+    value, jacobian = equivariance(points, points, 2 * still, torch.zeros(1, 2))
+    assert value.item() == pytest.approx(points[0].abs().mean().item(), abs=1e-5)
+    assert jacobian.item() == pytest.approx(0.5, abs=1e-4)  # 2 I - I: half of its entries are 1
+
+
+def test_random_transforms_are_reproducible_and_invertible() -> None:
+    a = random_affine(50, torch.Generator().manual_seed(1))
+    b = random_affine(50, torch.Generator().manual_seed(1))
+    assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+    assert torch.linalg.det(a[0]).min() > 0.5
+
+
+def test_the_mask_is_drawn_to_the_nearer_picture() -> None:
+    target = torch.full((1, 3, 2, 2), 0.5)
+    warped, generated = target + 0.1, target + 0.3
+    wanted = 1 / (1 + math.exp(-0.2 * CHOICE_SHARPNESS))
+
+    def cost(mask: float) -> float:
+        return mask_choice(torch.full((1, 1, 2, 2), mask), warped, generated, target).item()
+
+    expected = -(wanted * math.log(0.7) + (1 - wanted) * math.log(0.3))
+    assert cost(0.7) == pytest.approx(expected, abs=1e-5)
+    assert cost(wanted) < min(cost(wanted - 0.05), cost(wanted + 0.04))
+    assert math.isfinite(cost(0.0)) and math.isfinite(cost(1.0))
+
+
+def test_the_mask_loss_moves_the_mask_and_not_the_pictures() -> None:
+    warped = pictures(1, 8).requires_grad_()
+    mask = torch.full((1, 1, 8, 8), 0.5, requires_grad=True)
+    mask_choice(mask, warped, pictures(1, 8, 1), pictures(1, 8, 2)).backward()  # type: ignore[no-untyped-call]
+    assert mask.grad is not None and mask.grad.any()
+    assert warped.grad is None
+
+
+def test_the_hinge_stops_at_the_margin() -> None:
+    sure, unsure = torch.full((2, 1, 3, 3), 1.5), torch.full((2, 1, 3, 3), 0.25)
+    assert discriminator_hinge(sure, -sure).item() == 0
+    assert discriminator_hinge(unsure, unsure).item() == pytest.approx(0.75 + 1.25)
+    assert generator_hinge(unsure).item() == pytest.approx(-0.25)
+
+
+def test_feature_matching_averages_the_levels() -> None:
+    real = [torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 2, 2)]
+    generated = [real[0] + 1, real[1] + 3]
+    assert feature_matching(real, generated).item() == pytest.approx(2)
+
+
+def test_the_perceptual_loss_is_zero_for_the_same_picture_and_grows_with_blur() -> None:
+    loss = PerceptualLoss()
+    generator = torch.Generator().manual_seed(0)
+    sharp = torch.rand(1, 3, 32, 32, generator=generator)
+    blurred = torch.nn.functional.avg_pool2d(sharp, 3, 1, 1)
+    more = torch.nn.functional.avg_pool2d(sharp, 7, 1, 3)
+    costs = [loss(x, sharp).item() for x in (sharp, blurred, more)]
+    assert costs[0] == 0
+    assert 0 < costs[1] < costs[2]
+    assert not any(p.requires_grad for p in loss.parameters())

@@ -1,0 +1,49 @@
+"""A whole training step: forward, backward, and every parameter moved."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.config import ModelConfig
+from models.network import Network
+from models.training.data import DataConfig, PairSampler, load_clips
+from models.training.losses import LossConfig
+from models.training.step import TrainingStep
+from tests.models.tiny import TINY_LIVE, TINY_PAPER, write_prepared
+
+
+@pytest.mark.parametrize("config", [TINY_PAPER, TINY_LIVE], ids=["paper", "live"])
+def test_a_step_reaches_every_parameter(config: ModelConfig, tmp_path: Path) -> None:
+    write_prepared(tmp_path / "a.npz")
+    everything = DataConfig(no_audio=0, no_mesh=0, no_mask=0)
+    batch = PairSampler(load_clips(tmp_path), everything, 128, seed=0).batch(2)
+    torch.manual_seed(0)
+    network = Network(config)
+    module = TrainingStep(network, LossConfig(), seed=0).train()
+    optimizer = torch.optim.Adam(network.parameters(), 5e-4, betas=(0.5, 0.999))
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    total, parts, picture = module(batch, 0)
+    total.backward()
+    optimizer.step()
+    assert total.isfinite()
+    assert all(part.isfinite() for part in parts.values())
+    assert picture.image.shape == (2, 3, 128, 128)
+    # A bias before a batch norm has no effect, and its gradient is rounding noise: weights are what counts.
+    still = [n for n, p in network.named_parameters() if p.dim() > 1 and torch.equal(p, before[n])]
+    assert not still
+
+
+def test_the_weighted_parts_add_up_to_the_total(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "a.npz")
+    batch = PairSampler(load_clips(tmp_path), DataConfig(), 64, seed=0).batch(2)
+    torch.manual_seed(0)
+    config = LossConfig()
+    module = TrainingStep(Network(TINY_LIVE), config, seed=0)
+    total, parts, _ = module(batch, 1)
+    assert "perceptual" not in parts
+    expected = sum(getattr(config, name) * part for name, part in parts.items())
+    torch.testing.assert_close(total, expected)
+    total, parts, _ = module(batch, 2)
+    expected = sum(getattr(config, name) * part for name, part in parts.items())
+    torch.testing.assert_close(total, expected + config.perceptual * parts["perceptual"])
