@@ -73,7 +73,7 @@ def invert_2x2(matrix: Tensor) -> Tensor:
 
 def warp(features: Tensor, flow: Tensor) -> Tensor:
     """Sample (N, C, H, W) where the backward flow (N, h, w, 2) points, resized to H x W first."""
-    height, width = features.shape[2:]
+    height, width = (int(side) for side in features.shape[2:])  # constants in an exported graph
     if flow.shape[1:3] != (height, width):
         flow = F.interpolate(flow.permute(0, 3, 1, 2), (height, width), mode="bilinear", align_corners=False)
         flow = flow.permute(0, 2, 3, 1)
@@ -82,8 +82,9 @@ def warp(features: Tensor, flow: Tensor) -> Tensor:
 
 def resize(x: Tensor, size: int) -> Tensor:
     """Resize a square (N, C, S, S): area average downwards, bilinear upwards."""
-    if x.shape[-1] == size:
+    present, size = int(x.shape[-1]), int(size)  # constants in an exported graph
+    if present == size:
         return x
-    if x.shape[-1] > size:
-        return F.avg_pool2d(x, x.shape[-1] // size)
+    if present > size:
+        return F.avg_pool2d(x, present // size)
     return F.interpolate(x, (size, size), mode="bilinear", align_corners=False)

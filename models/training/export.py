@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,25 @@ class SynthesizeGraph(nn.Module):
         return (drawn.image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1)
 
 
+def _export_graph(
+    graph: nn.Module, inputs: tuple[Any, ...], path: Path, input_names: list[str], output_names: list[str]
+) -> None:
+    with warnings.catch_warnings():
+        # One says that this exporter is the older one, the others that Python values become constants: here
+        # they are the preset's own.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph,
+            inputs,
+            str(path),
+            input_names=input_names,
+            output_names=output_names,
+            opset_version=OPSET,
+            dynamo=False,
+            external_data=False,
+        )
+
+
 def export_onnx(network: Network, folder: Path) -> list[Path]:
     """Write detect.onnx, encode_keyframe.onnx and synthesize.onnx into `folder`; returns their paths."""
     network = network.eval()
@@ -112,16 +132,7 @@ def export_onnx(network: Network, folder: Path) -> list[Path]:
     written = []
     for name, (graph, inputs, input_names, output_names) in graphs.items():
         path = folder / f"{name}.onnx"
-        torch.onnx.export(
-            graph.eval(),
-            inputs,
-            str(path),
-            input_names=input_names,
-            output_names=output_names,
-            opset_version=OPSET,
-            dynamo=False,
-            external_data=False,
-        )
+        _export_graph(graph.eval(), inputs, path, input_names, output_names)
         written.append(path)
     return written
 

@@ -1,0 +1,152 @@
+"""The exported graphs draw what torch draws."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from avcall.errors import WeightsError
+from avcall.types import Keypoints, Priors, U8Image
+from models.config import LIVE, ModelConfig
+from models.network import Network
+from models.runtime import Device, Graph, ModelRuntime
+from models.training.export import export_weights, load_network
+from tests.models.tiny import TINY_LIVE, TINY_PAPER, pictures, random_network
+from tests.units import make_keypoints
+
+
+def to_rgb(picture: torch.Tensor) -> U8Image:
+    return (picture[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+
+
+def from_rgb(rgb: U8Image) -> torch.Tensor:
+    return torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
+
+
+def tensors(keypoints: Keypoints) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(keypoints.values)[None], torch.from_numpy(keypoints.jacobians)[None]
+
+
+KEYFRAME = to_rgb(pictures(1, 256, 1))
+MEL = np.random.default_rng(0).random((80, 16), np.float32)
+SPREAD = np.random.default_rng(1)
+PRIORS = Priors(
+    SPREAD.integers(0, 255, (64, 64), np.uint8), SPREAD.integers(0, 255, (64, 64), np.uint8), None
+)
+
+
+@torch.no_grad()
+def torch_picture(network: Network, driving: Keypoints, *, speech: bool) -> np.ndarray:
+    drawn = network(
+        network.encode_keyframe(from_rgb(KEYFRAME)),
+        tensors(make_keypoints(1)),
+        tensors(driving),
+        torch.from_numpy(MEL)[None],
+        torch.full((1, 1), float(speech)),
+    )
+    return (drawn.image[0].permute(1, 2, 0) * 255).numpy()
+
+
+@torch.no_grad()
+def torch_keypoints(network: Network) -> tuple[np.ndarray, np.ndarray]:
+    small = torch.nn.functional.avg_pool2d(from_rgb(KEYFRAME), 4)
+    priors = torch.from_numpy(np.stack([PRIORS.mesh, PRIORS.mask]))[None].float() / 255
+    values, jacobians = network.detect(small, priors)
+    return values[0].numpy(), jacobians[0].numpy()
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Path]:
+    network = random_network(LIVE)
+    folder = tmp_path_factory.mktemp("live")
+    export_weights(network, folder, {"steps": 0})
+    return network, folder
+
+
+def test_the_live_preset_draws_in_onnx_what_it_draws_in_torch(live: tuple[Network, Path]) -> None:
+    network, folder = live
+    runtime = ModelRuntime(device=Device.CPU, weights=folder)
+    found = runtime.detect(KEYFRAME, PRIORS)
+    values, jacobians = torch_keypoints(network)
+    np.testing.assert_allclose(found.values, values, atol=5e-3)
+    np.testing.assert_allclose(found.jacobians, jacobians, atol=2e-2)
+    runtime.set_keyframe(7, KEYFRAME, make_keypoints(1))
+    for seed in (2, 3):
+        for speech in (True, False):
+            drawn = runtime.synthesize(7, make_keypoints(seed), MEL, speech=speech)
+            difference = np.abs(drawn - torch_picture(network, make_keypoints(seed), speech=speech))
+            assert drawn.shape == (256, 256, 3)
+            assert difference.mean() < 0.6  # of 255; 0.25 is rounding
+            assert difference.max() < 8
+
+
+def test_speech_reaches_the_picture(live: tuple[Network, Path]) -> None:
+    runtime = ModelRuntime((Graph.ENCODE_KEYFRAME, Graph.SYNTHESIZE), device=Device.CPU, weights=live[1])
+    runtime.set_keyframe(0, KEYFRAME, make_keypoints(1))
+    still = make_keypoints(2)
+    heard, silent = (runtime.synthesize(0, still, MEL, speech=s) for s in (True, False))
+    other = runtime.synthesize(0, still, 1 - MEL, speech=True)
+    assert not np.array_equal(heard, silent)
+    assert not np.array_equal(heard, other)
+    assert np.array_equal(silent, runtime.synthesize(0, still, 1 - MEL, speech=False))
+
+
+def test_the_weights_folder_is_small_and_says_what_it_holds(live: tuple[Network, Path]) -> None:
+    network, folder = live
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    assert sizes.keys() == {
+        "detect.onnx",
+        "encode_keyframe.onnx",
+        "synthesize.onnx",
+        "live.safetensors",
+        "manifest.json",
+    }
+    assert sum(sizes.values()) < 16e6
+    parameters = sum(p.numel() for p in network.parameters())
+    graphs = sum(size for name, size in sizes.items() if name.endswith(".onnx"))
+    assert graphs < 2.3 * parameters  # float16 and some structure
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert ModelConfig.from_dict(manifest["config"]) == LIVE
+    assert manifest["record"] == {"steps": 0}
+
+
+def test_halved_weights_are_floats_again_before_they_are_used(live: tuple[Network, Path]) -> None:
+    for path in live[1].glob("*.onnx"):
+        graph = onnx.load(path).graph
+        onnx.checker.check_model(onnx.load(path))
+        halved = {t.name for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT16}
+        cast = {node.input[0] for node in graph.node if node.op_type == "Cast"}
+        assert halved
+        assert halved <= cast
+
+
+@torch.no_grad()
+def test_safetensors_give_the_network_back(live: tuple[Network, Path]) -> None:
+    network, folder = live
+    again = load_network(folder / "live.safetensors")
+    assert again.config == LIVE
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(value, network.state_dict()[name], atol=1e-3, rtol=1e-3)
+
+
+def test_a_truncated_or_foreign_safetensors_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "live.safetensors"
+    for content in (b"", b"\x10\x00\x00\x00\x00\x00\x00\x00{}", b"rubbish" * 50):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match="not a weights file of avcall") as caught:
+            load_network(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("config", [TINY_PAPER, TINY_LIVE], ids=["paper", "live"])
+def test_both_presets_export(config: ModelConfig, tmp_path: Path) -> None:
+    network = random_network(config)
+    export_weights(network, tmp_path, {})
+    runtime = ModelRuntime(device=Device.CPU, weights=tmp_path)
+    runtime.warm_up()
+    runtime.set_keyframe(0, KEYFRAME, make_keypoints(1))
+    drawn = runtime.synthesize(0, make_keypoints(2), MEL)
+    assert np.abs(drawn - torch_picture(network, make_keypoints(2), speech=True)).mean() < 0.6
