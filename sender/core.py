@@ -22,10 +22,11 @@ from avcall.errors import BitstreamError
 from avcall.transport.base import Channel
 from avcall.types import AccessUnit
 from sender.encode import EncodedKeyframe
-from sender.packetize import Packetizer
 from sender.pacer import Pacer
+from sender.packetize import Packetizer
 
 SOFTWARE = "avcall"
+RESEND_AFTER_MS = 1_500.0  # since the last slice left: it may be on its way, or its acknowledgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class SenderStats:
     keyframes: int = 0
     control_bytes: int = 0
     stale_media: int = 0
+    dropped_messages: int = 0
     rtt_ms: float | None = None
     report: Report | None = None
 
@@ -57,9 +59,10 @@ class SenderCore:
         self._acknowledged: int | None = None
         self._latest: EncodedKeyframe | None = None
         self._stats = SenderStats()
+        self._slice_ms = float("-inf")  # when the last slice left
+        self._dropped_messages = 0
         self.keyframe_wanted = False
         self.peer_bye: str | None = None
-        self.dropped_messages = 0
         self.push_control(Hello(PROTOCOL_VERSION, "sender", SOFTWARE))
 
     @property
@@ -91,13 +94,19 @@ class SenderCore:
         """Queue a heartbeat."""
         self.push_control(Ping(now_ms))
 
-    def poll(self, now_ms: float) -> list[tuple[Channel, bytes]]:
-        """What to hand to the transport now."""
+    def poll(
+        self, now_ms: float, *, media_open: bool = True, slices_open: bool = True
+    ) -> list[tuple[Channel, bytes]]:
+        """What to hand to the transport now.
+
+        While the transport has not sent what it holds of a channel, `media_open` or `slices_open` is False:
+        then media grows stale here, where it can still be dropped, and the keyframe waits its turn.
+        """
         for message in self._packetizer.poll(now_ms):
             self._pacer.push_media(message, now_ms)
-        ready = self._pacer.pop(now_ms)
+        ready = self._pacer.pop(now_ms, media_open=media_open, slices_open=slices_open)
         for channel, data in ready:
-            self._count(channel, data)
+            self._count(channel, data, now_ms)
         return ready
 
     def on_message(self, data: bytes, now_ms: float) -> None:
@@ -105,7 +114,7 @@ class SenderCore:
         try:
             message = control.parse(data)
         except BitstreamError:
-            self.dropped_messages += 1
+            self._dropped_messages += 1
             return
         match message:
             case Hello() if message.protocol_version != PROTOCOL_VERSION:
@@ -113,7 +122,7 @@ class SenderCore:
             case KeyframeAck() if self._latest is not None and message.index == self._latest.index:
                 self._acknowledged = message.index
             case KeyframeRequest():
-                self._answer_request()
+                self._answer_request(now_ms)
             case Ping():
                 self.push_control(Pong(message.sent_ms))
             case Pong():
@@ -135,19 +144,21 @@ class SenderCore:
             motion_bytes=packets.motion_bytes,
             audio_bytes=packets.audio_bytes,
             stale_media=self._pacer.stats().stale_media,
+            dropped_messages=self._dropped_messages,
         )
 
-    def _answer_request(self) -> None:
+    def _answer_request(self, now_ms: float) -> None:
         """The receiver lacks a keyframe: send the latest once more, unless it is on its way."""
         if self._latest is None:
             self.keyframe_wanted = True
-        elif self._pacer.pending_slices == 0:
+        elif self._pacer.pending_slices == 0 and now_ms - self._slice_ms >= RESEND_AFTER_MS:
             self._pacer.push_keyframe(self._latest.slices)
 
-    def _count(self, channel: Channel, data: bytes) -> None:
+    def _count(self, channel: Channel, data: bytes, now_ms: float) -> None:
         if channel is Channel.MEDIA:
             self._stats = replace(self._stats, media_bytes=self._stats.media_bytes + len(data))
         elif message_type(data) is MessageType.KEYFRAME_SLICE:
+            self._slice_ms = now_ms
             self._stats = replace(self._stats, keyframe_bytes=self._stats.keyframe_bytes + len(data))
         else:
             self._stats = replace(self._stats, control_bytes=self._stats.control_bytes + len(data))

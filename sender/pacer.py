@@ -71,20 +71,25 @@ class Pacer:
         if len(self._keyframes) > MAX_KEYFRAMES:
             self._overflowed += len(self._keyframes.popleft())
 
-    def pop(self, now_ms: float) -> list[tuple[Channel, bytes]]:
-        """What to send now, in this order: fresh media, control messages, at most one keyframe slice."""
+    def pop(
+        self, now_ms: float, *, media_open: bool = True, slices_open: bool = True
+    ) -> list[tuple[Channel, bytes]]:
+        """What to send now, in this order: fresh media, control messages, at most one keyframe slice.
+
+        While the transport is behind, media (`media_open` False) and slices (`slices_open` False) stay here,
+        where stale media is still dropped.
+        """
         ready: list[tuple[Channel, bytes]] = []
-        while self._media:
-            made_ms, message = self._media.popleft()
-            if now_ms - made_ms > self._max_age_ms:
-                self._stale += 1
-                continue
-            ready.append((Channel.MEDIA, message))
+        while self._media and now_ms - self._media[0][0] > self._max_age_ms:
+            self._media.popleft()
+            self._stale += 1
+        while self._media and media_open:
+            ready.append((Channel.MEDIA, self._media.popleft()[1]))
             self._released["media"] += 1
         ready.extend((Channel.CONTROL, message) for message in self._control)
         self._released["control"] += len(self._control)
         self._control.clear()
-        if self._keyframes and now_ms >= self._next_slice_ms:
+        if self._keyframes and slices_open and now_ms >= self._next_slice_ms:
             ready.append((Channel.CONTROL, self._pop_slice()))
             self._next_slice_ms = now_ms + self._interval_ms
         return ready
