@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from avcall.bitstream.control import Bye
 from avcall.clock import Clock
+from avcall.ending import Ending
 from avcall.errors import AvcallError
-from avcall.transport.base import Transport
+from avcall.transport.base import Channel, Transport
 from avcall.types import AccessUnit
 from sender.audio_encode import OpusEncoder
 from sender.capture import Camera
@@ -19,9 +19,11 @@ from sender.picture import Pictured, PicturePath
 from sender.track import FaceState
 
 POLL_MS = 5.0  # how often the tick and the pacer are looked at
-PING_EVERY_MS = 1_000.0
+PING_EVERY_MS = 5_000.0  # a ping, its answer and their acknowledgements take 400 bytes of the wire
+MAX_MEDIA_BACKLOG_BYTES = 1_300  # in the transport: about two messages; more waits where it can be dropped
 DRAIN_MS = 400.0  # after the end of a file: the last units leave before the goodbye
 THREAD_JOIN_S = 3.0
+VIDEO_ENDED = "the video ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +38,18 @@ class SenderSnapshot:
 
 
 class SenderPipeline:
-    """Runs one call's sending side over a connected transport."""
+    """Runs one call's sending side over a connected transport; owns and closes all that it is given."""
 
     def __init__(
         self,
         transport: Transport,
         core: SenderCore,
+        clock: Clock,
+        *,
         picture: PicturePath,
         camera: Camera,
         microphone: Microphone,
         encoder: OpusEncoder,
-        clock: Clock,
     ) -> None:
         self._transport, self._core, self._clock = transport, core, clock
         self._picture, self._camera = picture, camera
@@ -56,6 +59,7 @@ class SenderPipeline:
         self._detect_ms = 0.0
         self._started_ms = clock.now_ms()
         self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
 
     def snapshot(self) -> SenderSnapshot:
         """Where the sender stands now."""
@@ -63,11 +67,11 @@ class SenderPipeline:
         return SenderSnapshot(self._core.stats(), self._face, self._frames, self._detect_ms, elapsed_ms)
 
     async def run(self, duration_s: float | None = None) -> str:
-        """Send until the camera's file ends, `duration_s` is over, the peer hangs up, or the task is cancelled.
+        """Send until the camera's file ends, the time is up, the peer hangs up, or the task is cancelled.
 
-        Returns why it ended. Raises the AvcallError that ended the call otherwise. The peer is told in every case.
+        Returns why it ended; raises the AvcallError that ended it otherwise. The peer is told in every case.
         """
-        reason = "the other side ended the call"
+        reason = "the sender failed"
         self._started_ms = self._clock.now_ms()
         try:
             reason = await self._run_tasks(duration_s)
@@ -82,61 +86,31 @@ class SenderPipeline:
         return reason
 
     async def _run_tasks(self, duration_s: float | None) -> str:
+        ending = Ending("sender")
         loop = asyncio.get_running_loop()
-        ended: asyncio.Future[str] = loop.create_future()
-
-        def settle(result: str | BaseException) -> None:
-            if ended.done():
-                return
-            if isinstance(result, BaseException):
-                ended.set_exception(result)
-            else:
-                ended.set_result(result)
-
-        def in_thread(name: str, work: Callable[[Callable[..., object]], None]) -> threading.Thread:
-            def guarded() -> None:
-                try:
-                    work(loop.call_soon_threadsafe)
-                except BaseException as error:  # handed to the loop, which raises it
-                    with contextlib.suppress(RuntimeError):  # the loop is gone: nobody is left to tell
-                        loop.call_soon_threadsafe(settle, error)
-
-            thread = threading.Thread(target=guarded, name=name, daemon=True)
-            thread.start()
-            return thread
-
-        threads = [
-            in_thread(
-                "picture", lambda post: self._picture_thread(post, lambda: post(settle, "the video ended"))
-            ),
-            in_thread("sound", self._sound_thread),
-        ]
+        timer = None if duration_s is None else loop.call_later(duration_s, ending.end, "the time is up")
         tasks = [
-            asyncio.create_task(self._send_loop(settle)),
-            asyncio.create_task(self._receive_loop(settle)),
+            ending.task("sending", self._send_loop),
+            ending.task("receiving", lambda: self._receive_loop(ending)),
         ]
-        if duration_s is not None:
-            loop.call_later(duration_s, settle, "the time is up")
+        self._threads = [
+            ending.thread("picture", lambda: self._picture_thread(ending)),
+            ending.thread("sound", lambda: self._sound_thread(ending)),
+        ]
         try:
-            reason = await ended
-            if reason == "the video ended":
+            reason = await ending.reason
+            if reason == VIDEO_ENDED:
                 await asyncio.sleep(DRAIN_MS / 1000)
             return reason
         finally:
             self._stop.set()
-            await asyncio.to_thread(self._close_inputs, threads)
+            if timer is not None:
+                timer.cancel()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _close_inputs(self, threads: list[threading.Thread]) -> None:
-        self._camera.close()
-        self._microphone.close()
-        for thread in threads:
-            thread.join(THREAD_JOIN_S)
-        self._picture.close()
-
-    def _picture_thread(self, post: Callable[..., object], on_end: Callable[[], object]) -> None:
+    def _picture_thread(self, ending: Ending) -> None:
         while not self._stop.is_set():
             frame = self._camera.read()
             if frame is None:
@@ -148,15 +122,16 @@ class SenderPipeline:
             done = self._picture.process(frame)
             took_ms = self._clock.now_ms() - began_ms
             self._detect_ms += 0.1 * (took_ms - self._detect_ms)
-            post(self._on_pictured, done)
-        on_end()
+            ending.post(self._on_pictured, done)
+        self._picture.finish()
+        ending.post(ending.end, VIDEO_ENDED)
 
-    def _sound_thread(self, post: Callable[..., object]) -> None:
+    def _sound_thread(self, ending: Ending) -> None:
         while not self._stop.is_set():
             chunk = self._microphone.read()
             if chunk is None:
                 return
-            post(self._on_sound, self._encoder.encode(chunk))
+            ending.post(self._on_sound, self._encoder.encode(chunk))
 
     def _on_pictured(self, done: Pictured) -> None:
         self._face = done.face
@@ -170,37 +145,51 @@ class SenderPipeline:
         for unit in units:
             self._core.push_audio(unit)
 
-    async def _send_loop(self, settle: Callable[[str | BaseException], None]) -> None:
+    async def _send_loop(self) -> None:
         next_ping_ms = 0.0
         while True:
             now_ms = self._clock.now_ms()
             if now_ms >= next_ping_ms:
                 self._core.ping(now_ms)
                 next_ping_ms = now_ms + PING_EVERY_MS
-            try:
-                self._flush(now_ms)
-            except AvcallError as error:
-                settle(error)
-                return
+            self._flush(now_ms)
             await asyncio.sleep(POLL_MS / 1000)
 
-    async def _receive_loop(self, settle: Callable[[str | BaseException], None]) -> None:
-        try:
-            while self._core.peer_bye is None:
-                datagram = await self._transport.receive()
-                self._core.on_message(datagram.data, datagram.arrival_ms)
-            settle(f"the other side ended the call: {self._core.peer_bye}")
-        except AvcallError as error:
-            settle(error)
+    async def _receive_loop(self, ending: Ending) -> None:
+        while self._core.peer_bye is None:
+            datagram = await self._transport.receive()
+            self._core.on_message(datagram.data, datagram.arrival_ms)
+        ending.end(f"the other side ended the call: {self._core.peer_bye}")
 
     def _flush(self, now_ms: float) -> None:
-        for channel, data in self._core.poll(now_ms):
+        ready = self._core.poll(
+            now_ms,
+            media_open=self._transport.buffered_bytes(Channel.MEDIA) <= MAX_MEDIA_BACKLOG_BYTES,
+            slices_open=self._transport.buffered_bytes(Channel.CONTROL) == 0,
+        )
+        for channel, data in ready:
             self._transport.send(channel, data)
 
     async def _finish(self, reason: str) -> None:
-        """Say goodbye, as far as the connection still carries it, and close."""
-        with contextlib.suppress(AvcallError):
+        """Say goodbye, as far as the connection still carries it, then close everything."""
+        try:
             if self._core.peer_bye is None:
                 self._core.push_control(Bye.of(reason))
-            self._flush(self._clock.now_ms())
-        await asyncio.shield(self._transport.close())
+            with contextlib.suppress(AvcallError):
+                self._flush(self._clock.now_ms())
+            await asyncio.to_thread(self._close_inputs)
+        finally:
+            await asyncio.shield(self._transport.close())
+
+    def _close_inputs(self) -> None:
+        with contextlib.ExitStack() as stack:  # one that fails to close must not keep the others open
+            stack.callback(self._close_picture)
+            stack.callback(self._microphone.close)
+            stack.callback(self._camera.close)
+
+    def _close_picture(self) -> None:
+        for thread in self._threads:
+            thread.join(THREAD_JOIN_S)
+        # mediapipe crashes the process when it is freed while a thread still uses it.
+        if not any(thread.is_alive() for thread in self._threads):
+            self._picture.close()
