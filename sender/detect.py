@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from avcall.bitstream.motion import sanitise
 from avcall.types import FaceCrop, Keypoints
 from models.runtime import ModelRuntime
 
@@ -30,7 +31,7 @@ class Retarget:
     def apply(self, driving: Keypoints) -> Keypoints:
         """The photo's keypoints moved as the driver's moved since the first call."""
         if self._start is None:
-            self._start = driving
+            self._start = sanitise(driving)  # its jacobians are inverted below
         start = self._start
         values = self._photo.values + driving.values - start.values
         change = driving.jacobians @ np.linalg.inv(start.jacobians)

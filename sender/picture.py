@@ -61,6 +61,11 @@ class PicturePath:
         unit = encode_motion(self._mode, keypoints, frame.pts_ms)
         return Pictured(self._tracker.state, unit, keyframe)
 
+    def finish(self) -> None:
+        """The video is over. Raises NoFaceError when no face was seen in all of it."""
+        if self._first_pts_ms is not None and self._tracker.state is FaceState.SEARCHING:
+            raise NoFaceError("no face in the whole video; give one with a face that is large enough to see")
+
     def close(self) -> None:
         """Free the tracker."""
         self._tracker.close()

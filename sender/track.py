@@ -17,6 +17,7 @@ SCALE_DEAD_ZONE = 1.3  # the crop keeps its size while the face is no more than 
 FOLLOW_MS = 1500.0  # time constant of the crop once it moves
 SETTLED = 0.03  # of the side: the crop rests again
 LOST_AFTER_MS = 1000  # without a face for longer, motion is held
+MIN_SIDE_PX = 32  # of a crop; a smaller face shows nothing that could be animated
 SEARCH_SIDE_PX = 640  # the search runs on a frame reduced to this
 SEARCH_EVERY_MS = 200  # a search of the whole frame costs about as much as three frames of the call
 
@@ -40,11 +41,16 @@ class CropBox:
     def clamped(self, width: int, height: int) -> "CropBox":
         """The nearest box inside a frame of that size."""
         limit = float(min(width, height))
-        side = limit if self.side > limit * WHOLE_FRAME_SHARE else self.side
+        side = limit if self.side > limit * WHOLE_FRAME_SHARE else max(self.side, min(MIN_SIDE_PX, limit))
         half = side / 2
         return CropBox(
             float(np.clip(self.x, half, width - half)), float(np.clip(self.y, half, height - half)), side
         )
+
+    def to_frame(self, points: F32Array) -> F32Array:
+        """Points (n, 2) of the 256x256 crop in pixels of the frame."""
+        corner = np.array([self.x - self.side / 2, self.y - self.side / 2], np.float32)
+        return points * np.float32(self.side / FRAME_SIZE_PX) + corner
 
     def cut(self, rgb: U8Image) -> U8Image:
         """The crop, (256, 256, 3) uint8."""
@@ -68,7 +74,11 @@ def wanted_box(landmarks: F32Array) -> CropBox:
 
 
 def follow(box: CropBox, wanted: CropBox, elapsed_ms: float, moving: bool) -> tuple[CropBox, bool]:
-    """One step of the crop towards the wanted box, and whether it goes on moving."""
+    """One step of the crop towards the wanted box, and whether it goes on moving.
+
+    Both boxes lie inside the frame; a wanted one that did not could never be reached, and the crop would
+    never rest.
+    """
     offset = max(abs(wanted.x - box.x), abs(wanted.y - box.y)) / box.side
     ratio = max(wanted.side / box.side, box.side / wanted.side)
     if not moving and offset < DEAD_ZONE and ratio < SCALE_DEAD_ZONE:
@@ -86,7 +96,7 @@ def find_faces(rgb: U8Image, extractor: PriorExtractor) -> list[F32Array]:
     """Landmarks (478, 2) of every face in a frame of any size, in its own pixels, largest face first."""
     scale = min(1.0, SEARCH_SIDE_PX / max(rgb.shape[:2]))
     small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
-    ratio = np.float32([rgb.shape[1] / small.shape[1], rgb.shape[0] / small.shape[0]])
+    ratio = np.array([rgb.shape[1] / small.shape[1], rgb.shape[0] / small.shape[0]], np.float32)
     faces = [face * ratio for face in extractor.faces(np.ascontiguousarray(small, np.uint8))]
     return sorted(faces, key=lambda face: -float(np.ptp(face[:, 1])))
 
@@ -117,7 +127,8 @@ class FaceTracker:
         priors = self._priors.extract(rgb)
         if priors.landmarks is not None:
             self._seen_pts_ms = frame.pts_ms
-            self._move(box, priors.landmarks, elapsed_ms)
+            wanted = wanted_box(box.to_frame(priors.landmarks)).clamped(width, height)
+            self._box, self._moving = follow(box, wanted, elapsed_ms, self._moving)
         elif self._seen_pts_ms is None or frame.pts_ms - self._seen_pts_ms > LOST_AFTER_MS:
             self.state = FaceState.LOST
             return None
@@ -127,11 +138,6 @@ class FaceTracker:
         """Free mediapipe's graphs."""
         self._priors.close()
         self._search.close()
-
-    def _move(self, box: CropBox, landmarks: F32Array, elapsed_ms: float) -> None:
-        corner = np.float32([box.x - box.side / 2, box.y - box.side / 2])
-        wanted = wanted_box(landmarks * np.float32(box.side / FRAME_SIZE_PX) + corner)
-        self._box, self._moving = follow(box, wanted, elapsed_ms, self._moving)
 
     def _acquire(self, frame: VideoFrame) -> bool:
         """Look for the largest face of the whole frame, but not at every frame."""
