@@ -230,19 +230,23 @@ class JitterBuffer:
         """How far playout runs behind the fastest arrival."""
         return self._line.estimator.delay_ms
 
-    def push(self, unit: AccessUnit, now_ms: float) -> bool:
-        """Take a unit that arrived at `now_ms`; False when it is late, a repeat, or of an impossible pts."""
+    def push(self, unit: AccessUnit, now_ms: float, ready_in_ms: float = 0.0) -> bool:
+        """Take a unit that arrived at `now_ms`; False when it is late, a repeat, or of an impossible pts.
+
+        A unit that takes `ready_in_ms` to be made use of, such as motion that has to be drawn, is waited for
+        by so much longer.
+        """
         if (
             self._line.state is JitterState.STARVED
             and now_ms - self._line.starved_ms > self._config.refill_after_ms
         ):
             self._resync()
-        reason = self._refusal(unit, now_ms)
+        reason = self._refusal(unit, now_ms, ready_in_ms)
         if reason in ("late", "implausible"):
             self._line.refused_ms = now_ms if self._line.refused_ms is None else self._line.refused_ms
             if now_ms - self._line.refused_ms >= self._config.resync_after_ms:
                 self._resync()
-                reason = self._refusal(unit, now_ms)
+                reason = self._refusal(unit, now_ms, ready_in_ms)
         if reason is not None:
             self._counts[reason] += 1
             return False
@@ -287,6 +291,11 @@ class JitterBuffer:
             due.append(shelf.pop_first())
         return due
 
+    def next_motion_pts_ms(self) -> int | None:
+        """The pts of the motion unit that is due next, if one has arrived."""
+        units = self._line.shelves[MediaKind.MOTION].units
+        return units[0].pts_ms if units else None
+
     def stats(self) -> JitterStats:
         """Counts since the start, and the delay as of the last call."""
         return JitterStats(
@@ -304,9 +313,9 @@ class JitterBuffer:
         self._line = _Timeline(self._config)
         self._resyncs += 1
 
-    def _refusal(self, unit: AccessUnit, now_ms: float) -> str | None:
+    def _refusal(self, unit: AccessUnit, now_ms: float, ready_in_ms: float) -> str | None:
         """Why `unit` is refused, or None. A late unit still teaches that the delay is too short."""
-        transit_ms = now_ms - unit.pts_ms
+        transit_ms = now_ms + ready_in_ms - unit.pts_ms
         if not self._line.estimator.is_plausible(transit_ms):
             return "implausible"
         shelf = self._line.shelves[unit.kind]

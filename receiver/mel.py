@@ -16,7 +16,7 @@ class MelWindows:
     """A rolling store of speech; written by the audio thread, read by the picture's."""
 
     def __init__(self) -> None:
-        self._pcm: Pcm = np.zeros(KEPT_SAMPLES, np.int16)
+        self._pcm: Pcm = np.zeros(0, np.int16)
         self._end = 0  # sample position, in media time, after the newest speech
         self._lock = threading.Lock()
         self._heard = False
@@ -26,18 +26,19 @@ class MelWindows:
         start = pts_ms * SAMPLES_PER_MS
         with self._lock:
             gap = start - self._end
-            if gap < 0 or gap > KEPT_SAMPLES:
-                self._pcm[:] = 0
+            if abs(gap) > KEPT_SAMPLES:  # another timeline
+                self._pcm = np.zeros(0, np.int16)
                 gap = 0
-            fresh = np.concatenate([np.zeros(gap, np.int16), pcm])[-KEPT_SAMPLES:]
-            self._pcm = np.concatenate([self._pcm[len(fresh) :], fresh])
+            # What is pushed again, after a jump of the playout, replaces what was there.
+            known = self._pcm[: max(0, len(self._pcm) + min(gap, 0))]
+            self._pcm = np.concatenate([known, np.zeros(max(gap, 0), np.int16), pcm])[-KEPT_SAMPLES:]
             self._end = start + len(pcm)
             self._heard = True
 
     def window(self, pts_ms: int) -> tuple[F32Array, bool]:
-        """(80, 16) centred on the picture shown from `pts_ms` on, and whether there is any speech to go by."""
+        """(80, 16) centred on the picture shown from `pts_ms` on, and whether there is speech to go by."""
         with self._lock:
             if not self._heard:
                 return np.zeros((MEL_BANDS, MEL_STEPS), np.float32), False
             centre = pts_ms * SAMPLES_PER_MS + FRAME_MS * SAMPLES_PER_MS // 2
-            return mel_window(self._pcm, centre - (self._end - KEPT_SAMPLES)), True
+            return mel_window(self._pcm, centre - (self._end - len(self._pcm))), True

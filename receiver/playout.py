@@ -1,8 +1,9 @@
 """Playout: what is heard and shown now. The speaker's pull is the master clock; pictures follow it.
 
-The jitter buffer says what media time is due; sound is read at a position of its own that follows it in small
-steps, since a loudspeaker pulls at the pace of its own crystal. Speech is decoded a little ahead of its time,
-because the mel window of a picture looks 100 ms into its future.
+The jitter buffer says what media time is due; sound is read at a position of its own that follows it, since a
+loudspeaker pulls at the pace of its own crystal. Small drifts are mended 10 ms at a time; where the due time
+stands still, because the playout delay grows, the position waits for it. Speech is decoded ahead of its time,
+because the mel window of a picture looks 140 ms into its future.
 """
 
 import threading
@@ -14,32 +15,213 @@ import numpy as np
 from avcall.bitstream import motion
 from avcall.bitstream.motion import MotionMode
 from avcall.errors import BitstreamError
-from avcall.types import FRAME_MS, SAMPLE_RATE_HZ, AccessUnit, MotionFrame, Pcm
+from avcall.types import FRAME_MS, SAMPLE_RATE_HZ, AccessUnit, MediaKind, MotionFrame, Pcm
 from receiver.audio_decode import OpusDecoder
-from receiver.conceal import conceal_motion, crossfade
-from receiver.jitterbuffer import JitterBuffer, JitterBufferConfig, JitterState, JitterStats
+from receiver.conceal import HISTORY_SAMPLES, conceal_audio, conceal_motion, crossfade
+from receiver.jitterbuffer import JitterBuffer, JitterBufferConfig, JitterStats
 from receiver.mel import MelWindows
 
 SAMPLES_PER_MS = SAMPLE_RATE_HZ // 1000
-AHEAD_MS = 120  # speech is decoded this far ahead where it has arrived
+AHEAD_MS = 200  # speech is decoded this far ahead where it has arrived
 CONCEAL_STEP_MS = 20
-MAX_DRIFT_MS = 40.0  # between the position of the sound and the time that is due; then it is corrected
-JUMP_DRIFT_MS = 400.0  # a larger drift is a new start, not a drift
+LONGEST_GAP_MS = 1_000  # of speech; what is missing beyond it was never sent, and is not counted as concealed
+DRIFT_SMOOTHING = 0.1  # weight of a new reading: threads wake up unevenly, and pulls come in bursts
+MAX_BEHIND_MS = 20.0  # between the position of the sound and the time that is due; then it is mended
+MAX_AHEAD_MS = 10.0  # the other way round; less, because there units come late
 CORRECTION_MS = 10  # of sound left out or repeated at a time, crossfaded
+WAIT_AHEAD_MS = 60.0  # so far ahead, the position stands still until the due time has caught up
+JUMP_MS = 400.0  # so far behind, the position starts anew
 AUDIO_GONE_MS = 500.0  # without a pull for so long, the clock goes on without the speaker
+CONCEAL_AFTER_MS = 20.0  # how late motion may be before a frame is made up in its place
+MAX_LATE_MS = 40.0  # a picture that would lag the sound by more is left out (45 ms is where people notice)
 MAX_CONCEALED_FRAMES = 3  # then the picture holds
 CROSSFADE_SAMPLES = 5 * SAMPLES_PER_MS
 
 
 @dataclass(frozen=True, slots=True)
+class Sound:
+    """What the speaker plays next: `pcm` (samples,) int16.
+
+    `pts_ms` is the media time of its first sample; None for a filler, while media time stands still.
+    """
+
+    pcm: Pcm
+    pts_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class PlayoutStats:
-    """Counts since the start."""
+    """Counts since the start. `late_frames` came in time for nothing; `waits` are pulls that got a filler."""
 
     jitter: JitterStats
     concealed_audio_ms: int
     concealed_frames: int
+    late_frames: int
     corrections: int
+    waits: int
     dropped: dict[str, int]
+
+
+class _SoundPath:
+    """The position of the sound, and the decoded speech from there on. Not safe to share between threads."""
+
+    def __init__(self, buffer: JitterBuffer, speech: MelWindows) -> None:
+        self._buffer = buffer
+        self._speech = speech
+        self._decoder = OpusDecoder()
+        self._tail: Pcm = np.zeros(0, np.int16)  # what was played last
+        self._waited = 0  # samples of filler since then
+        self._spoken = False
+        self._gap_ms = 0
+        self.dropped: Counter[str] = Counter()
+        self.concealed_ms = self.corrections = self.waits = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the position: the media time has started anew."""
+        self._pcm: Pcm = np.zeros(0, np.int16)  # decoded and not yet played, from `position` on
+        self._drift_ms = 0.0  # smoothed
+        self._waiting = False
+        self.position: int | None = None  # sample that is played next, in media time
+
+    def pull(self, count: int, due_ms: float) -> Sound:
+        """The next `count` samples, when `due_ms` is due."""
+        drift_ms = self._drift(due_ms)
+        self._waiting = drift_ms < -(MAX_AHEAD_MS if self._waiting else WAIT_AHEAD_MS)
+        if self._waiting:
+            self._drift_ms = drift_ms
+            filler = conceal_audio(self._tail, count, self._waited)
+            self._waited += count
+            self.waits += 1
+            return Sound(filler, None)
+        self._mend()
+        self._decode_until(count)
+        if self._waited:
+            self._pcm = crossfade(conceal_audio(self._tail, CROSSFADE_SAMPLES, self._waited), self._pcm)
+            self._waited = 0
+        assert self.position is not None
+        sound = Sound(self._pcm[:count], self.position // SAMPLES_PER_MS)
+        self._pcm = self._pcm[count:]
+        self.position += count
+        self._tail = np.concatenate([self._tail, sound.pcm])[-HISTORY_SAMPLES:]
+        return sound
+
+    def _drift(self, due_ms: float) -> float:
+        """How far the position is behind the due time, once it was brought there if need be."""
+        if self.position is None or due_ms - self.position / SAMPLES_PER_MS > JUMP_MS:
+            self.reset()
+            self.position = int(due_ms) * SAMPLES_PER_MS
+        drift_ms = due_ms - self.position / SAMPLES_PER_MS
+        self._drift_ms += DRIFT_SMOOTHING * (drift_ms - self._drift_ms)
+        return drift_ms
+
+    def _mend(self) -> None:
+        """Leave out or repeat a little sound when the position has drifted."""
+        if -MAX_AHEAD_MS <= self._drift_ms <= MAX_BEHIND_MS:
+            return
+        assert self.position is not None
+        step = CORRECTION_MS * SAMPLES_PER_MS
+        self._decode_until(step + CROSSFADE_SAMPLES)
+        if self._drift_ms > MAX_BEHIND_MS:
+            self._pcm = crossfade(self._pcm[:CROSSFADE_SAMPLES], self._pcm[step:])
+            self.position += step
+            self._drift_ms -= CORRECTION_MS
+        else:
+            again = crossfade(self._pcm[step : step + CROSSFADE_SAMPLES], self._pcm)
+            self._pcm = np.concatenate([self._pcm[:step], again])
+            self.position -= step
+            self._drift_ms += CORRECTION_MS
+        self.corrections += 1
+
+    def _decode_until(self, needed: int) -> None:
+        """Decode what has arrived, up to `AHEAD_MS`; make up what is missing of the `needed` samples."""
+        assert self.position is not None
+        while len(self._pcm) < needed + AHEAD_MS * SAMPLES_PER_MS:
+            end_ms = (self.position + len(self._pcm)) // SAMPLES_PER_MS
+            unit = self._buffer.pop_audio(end_ms)
+            if unit is not None:
+                pcm = self._decode(unit, end_ms)
+                self._spoken, self._gap_ms = True, 0
+            elif len(self._pcm) < needed:
+                pcm = self._conceal()
+            else:
+                return
+            if self._spoken:
+                self._speech.push(pcm, end_ms)
+            self._pcm = np.concatenate([self._pcm, pcm])
+
+    def _decode(self, unit: AccessUnit, end_ms: int) -> Pcm:
+        """The sound of a unit from `end_ms` on; concealment when it does not decode."""
+        try:
+            pcm = self._decoder.decode(unit)
+        except BitstreamError as error:
+            self.dropped[type(error).__name__] += 1
+            pcm = self._decoder.conceal(unit.duration_ms)
+        return pcm[(end_ms - unit.pts_ms) * SAMPLES_PER_MS :]
+
+    def _conceal(self) -> Pcm:
+        self._gap_ms += CONCEAL_STEP_MS
+        if self._spoken and self._gap_ms <= LONGEST_GAP_MS:
+            self.concealed_ms += CONCEAL_STEP_MS
+        return self._decoder.conceal(CONCEAL_STEP_MS)
+
+
+class _MotionPath:
+    """Motion frames by the time they are due, and made-up ones where they are missing."""
+
+    def __init__(self, buffer: JitterBuffer) -> None:
+        self._buffer = buffer
+        self.dropped: Counter[str] = Counter()
+        self.concealed = self.late = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the past: the media time has started anew."""
+        self._last: MotionFrame | None = None
+        self._before: MotionFrame | None = None
+        self._given_pts_ms = -1  # of the newest frame that was given out
+
+    def due(self, until_ms: float) -> list[MotionFrame]:
+        """The frames with pts <= `until_ms`, oldest first; a made-up one when the next is missing."""
+        frames = []
+        for unit in self._buffer.pop_motion(until_ms):
+            frame = self._parse(unit)
+            if frame is None:
+                continue
+            self._before, self._last = self._last, frame
+            if until_ms - frame.pts_ms > MAX_LATE_MS or frame.pts_ms <= self._given_pts_ms:
+                self.late += 1
+                continue
+            frames.append(frame)
+        if not frames:
+            frames = self._conceal(until_ms)
+        if frames:
+            self._given_pts_ms = frames[-1].pts_ms
+        return frames
+
+    def _parse(self, unit: AccessUnit) -> MotionFrame | None:
+        try:
+            return MotionFrame(motion.decode(MotionMode.FP16, unit.payload), unit.pts_ms, unit.keyframe_index)
+        except BitstreamError as error:
+            self.dropped[type(error).__name__] += 1
+            return None
+
+    def _conceal(self, until_ms: float) -> list[MotionFrame]:
+        last, before = self._last, self._before
+        if last is None:
+            return []
+        steps = max(0, self._given_pts_ms - last.pts_ms) // FRAME_MS + 1
+        pts_ms = last.pts_ms + steps * FRAME_MS
+        if steps > MAX_CONCEALED_FRAMES or not CONCEAL_AFTER_MS <= until_ms - pts_ms <= MAX_LATE_MS:
+            return []
+        following_ms = self._buffer.next_motion_pts_ms()
+        if following_ms is not None and following_ms < pts_ms + FRAME_MS:
+            return []  # nothing is missing: the camera is not quite regular
+        # Only two frames in a row tell a speed.
+        known = before is not None and last.pts_ms - before.pts_ms <= FRAME_MS * 3 // 2
+        past = before.keypoints if known and before is not None else None
+        self.concealed += 1
+        return [replace(last, keypoints=conceal_motion(last.keypoints, past, steps), pts_ms=pts_ms)]
 
 
 class Playout:
@@ -48,45 +230,35 @@ class Playout:
     def __init__(self, speech: MelWindows, config: JitterBufferConfig | None = None) -> None:
         self._lock = threading.Lock()
         self._buffer = JitterBuffer(config)
-        self._decoder = OpusDecoder()
-        self._speech = speech
-        self._pcm: Pcm = np.zeros(0, np.int16)  # decoded and not yet played, from _position on
-        self._position: int | None = None  # sample that is played next, in media time
-        self._pulled_ms = 0.0
-        self._latency_ms = 0.0
-        self._last: MotionFrame | None = None
-        self._before: MotionFrame | None = None
-        self._concealed_in_row = 0
-        self._concealed_audio_ms = 0
-        self._concealed_frames = 0
-        self._corrections = 0
+        self._sound = _SoundPath(self._buffer, speech)
+        self._motion = _MotionPath(self._buffer)
         self._resyncs = 0
-        self._dropped: Counter[str] = Counter()
+        self._lead_ms = 0.0
+        self._pulled_ms = 0.0  # when the speaker last came
+        self._latency_ms = 0.0
+        self._anchor_ms = 0.0  # when it last took sound that moves the media time on,
+        self._anchor_position = 0  # and the first sample of it
 
     def push(self, unit: AccessUnit, now_ms: float) -> bool:
         """Take a unit that arrived at `now_ms`; False when it is late or a repeat."""
         with self._lock:
-            return self._buffer.push(unit, now_ms)
+            is_motion = unit.kind is MediaKind.MOTION
+            # Sound that was taken is heard later; a picture has that much more time to be drawn.
+            ready_in_ms = max(0.0, self._lead_ms - self._latency_ms) if is_motion else 0.0
+            return self._buffer.push(unit, now_ms, ready_in_ms)
 
-    def pull(self, count: int, now_ms: float, latency_ms: float) -> Pcm:
+    def pull(self, count: int, now_ms: float, latency_ms: float) -> Sound:
         """The next `count` samples for the speaker, which are heard `latency_ms` from now."""
         with self._lock:
+            self._follow_resync()
             self._pulled_ms, self._latency_ms = now_ms, latency_ms
             due_ms = self._buffer.media_time_ms(now_ms)
-            self._follow_resync()
             if due_ms is None:
-                return np.zeros(count, np.int16)
-            self._follow(due_ms)
-            self._decode_until(count)
-            pcm, self._pcm = self._pcm[:count], self._pcm[count:]
-            assert self._position is not None
-            self._position += count
-            return pcm
-
-    def position_ms(self) -> int | None:
-        """The media time of the sample that the next pull begins with; None while nothing is due."""
-        with self._lock:
-            return None if self._position is None else self._position // SAMPLES_PER_MS
+                return Sound(np.zeros(count, np.int16), None)
+            sound = self._sound.pull(count, due_ms)
+            if sound.pts_ms is not None and self._sound.position is not None:
+                self._anchor_ms, self._anchor_position = now_ms, self._sound.position - count
+            return sound
 
     def clock_ms(self, now_ms: float) -> float | None:
         """The media time that is heard now; None while nothing is due."""
@@ -99,103 +271,35 @@ class Playout:
         Where the next unit did not come in time, up to three frames are concealed, one at a time.
         """
         with self._lock:
+            self._lead_ms = lead_ms
             clock_ms = self._clock_ms(now_ms)
-            if clock_ms is None:
-                return []
-            until_ms = clock_ms + lead_ms
-            frames = [frame for unit in self._buffer.pop_motion(until_ms) if (frame := self._parse(unit))]
-            for frame in frames:
-                self._before = self._last if self._concealed_in_row == 0 else None
-                self._last, self._concealed_in_row = frame, 0
-            return frames or self._conceal(until_ms - lead_ms)
+            return [] if clock_ms is None else self._motion.due(clock_ms + lead_ms)
 
     def stats(self) -> PlayoutStats:
         """Counts so far."""
         with self._lock:
             return PlayoutStats(
-                self._buffer.stats(),
-                self._concealed_audio_ms,
-                self._concealed_frames,
-                self._corrections,
-                dict(self._dropped),
+                jitter=self._buffer.stats(),
+                concealed_audio_ms=self._sound.concealed_ms,
+                concealed_frames=self._motion.concealed,
+                late_frames=self._motion.late,
+                corrections=self._sound.corrections,
+                waits=self._sound.waits,
+                dropped=dict(self._sound.dropped + self._motion.dropped),
             )
 
     def _clock_ms(self, now_ms: float) -> float | None:
-        if self._position is None or now_ms - self._pulled_ms > AUDIO_GONE_MS:
+        self._follow_resync()
+        position = self._sound.position
+        if position is None or now_ms - self._pulled_ms > AUDIO_GONE_MS:
             return self._buffer.media_time_ms(now_ms)
-        return self._position / SAMPLES_PER_MS + (now_ms - self._pulled_ms) - self._latency_ms
+        heard_ms = self._anchor_position / SAMPLES_PER_MS + now_ms - self._anchor_ms - self._latency_ms
+        return min(heard_ms, position / SAMPLES_PER_MS)  # what was not taken yet cannot be heard
 
     def _follow_resync(self) -> None:
-        """Forget the position when the buffer has started anew."""
+        """Forget where playout stood when the buffer has started anew: its times mean nothing any more."""
         resyncs = self._buffer.stats().resyncs
         if resyncs != self._resyncs:
-            self._resyncs, self._position = resyncs, None
-            self._last = self._before = None
-
-    def _follow(self, due_ms: float) -> None:
-        """Keep the position of the sound near the time that is due."""
-        if self._position is None or abs(due_ms - self._position / SAMPLES_PER_MS) > JUMP_DRIFT_MS:
-            self._position = int(due_ms) * SAMPLES_PER_MS
-            self._pcm = np.zeros(0, np.int16)
-            return
-        drift_ms = due_ms - self._position / SAMPLES_PER_MS
-        step = CORRECTION_MS * SAMPLES_PER_MS
-        if abs(drift_ms) <= MAX_DRIFT_MS:
-            return
-        self._corrections += 1
-        if drift_ms > 0:
-            self._decode_until(step + CROSSFADE_SAMPLES)
-            self._pcm = crossfade(self._pcm[:CROSSFADE_SAMPLES], self._pcm[step:])
-            self._position += step
-        else:
-            repeated = self._pcm[:step]
-            self._pcm = np.concatenate([repeated, crossfade(repeated[:CROSSFADE_SAMPLES], self._pcm)])
-            self._position -= len(repeated)
-
-    def _decode_until(self, needed: int) -> None:
-        """Decode what has arrived, up to `AHEAD_MS`; make up what is missing of the first `needed` samples."""
-        assert self._position is not None
-        while len(self._pcm) < needed + AHEAD_MS * SAMPLES_PER_MS:
-            end_ms = (self._position + len(self._pcm)) // SAMPLES_PER_MS
-            unit = self._buffer.pop_audio(end_ms)
-            if unit is None and len(self._pcm) >= needed:
-                return
-            pcm = self._decode(unit, end_ms) if unit else self._decoder.conceal(CONCEAL_STEP_MS)
-            if unit is None and self._speech_expected():
-                self._concealed_audio_ms += CONCEAL_STEP_MS
-            self._speech.push(pcm, end_ms)
-            self._pcm = np.concatenate([self._pcm, pcm])
-
-    def _decode(self, unit: AccessUnit, end_ms: int) -> Pcm:
-        """The sound of a unit from `end_ms` on; concealment when it does not decode."""
-        try:
-            pcm = self._decoder.decode(unit)
-        except BitstreamError as error:
-            self._dropped[type(error).__name__] += 1
-            pcm = self._decoder.conceal(unit.duration_ms)
-        return pcm[(end_ms - unit.pts_ms) * SAMPLES_PER_MS :]
-
-    def _speech_expected(self) -> bool:
-        return self._buffer.state is not JitterState.FILLING and len(self._pcm) > 0
-
-    def _parse(self, unit: AccessUnit) -> MotionFrame | None:
-        try:
-            return MotionFrame(motion.decode(MotionMode.FP16, unit.payload), unit.pts_ms, unit.keyframe_index)
-        except BitstreamError as error:
-            self._dropped[type(error).__name__] += 1
-            return None
-
-    def _conceal(self, shown_ms: float) -> list[MotionFrame]:
-        """A made-up frame when the one after the last should be on the screen by now."""
-        if self._last is None or self._concealed_in_row >= MAX_CONCEALED_FRAMES:
-            return []
-        steps = self._concealed_in_row + 1
-        pts_ms = self._last.pts_ms + steps * FRAME_MS
-        if shown_ms < pts_ms + FRAME_MS / 2:
-            return []
-        self._concealed_in_row = steps
-        self._concealed_frames += 1
-        before = self._before.keypoints if self._before else None
-        return [
-            replace(self._last, keypoints=conceal_motion(self._last.keypoints, before, steps), pts_ms=pts_ms)
-        ]
+            self._resyncs = resyncs
+            self._sound.reset()
+            self._motion.reset()
