@@ -3,7 +3,8 @@
 Pure: time is an argument and nothing blocks.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 from avcall.bitstream import control
 from avcall.bitstream import keyframe as still
@@ -26,6 +27,7 @@ from receiver.playout import Playout
 
 SOFTWARE = "avcall"
 REQUEST_EVERY_MS = 2_000.0  # a keyframe takes its time on a slow link; asking more often only adds to it
+FIRST_KEYFRAME_MS = 4_000.0  # since the first message; without a keyframe by then, something went wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,15 @@ class ReceiverCore:
         self._keyframes = 0
         self._rtt_ms: float | None = None
         self._requested_ms = float("-inf")
+        self._undecodable: Counter[str] = Counter()  # keyframes; written by one thread alone
+        self._first_message_ms: float | None = None
+        self._acknowledged = False
         self._answers = [control.serialize(Hello(PROTOCOL_VERSION, "receiver", SOFTWARE))]
 
     def on_message(self, data: bytes, now_ms: float) -> CodedKeyframe | None:
         """One message; returns a keyframe when its last slice has come. Raises VersionError."""
+        if self._first_message_ms is None:
+            self._first_message_ms = now_ms
         found = self._depacketizer.push(data, now_ms)
         for unit in found.units:
             self._bytes[unit.kind] += len(unit.payload)
@@ -72,17 +79,27 @@ class ReceiverCore:
         return found.keyframe
 
     def decode_keyframe(self, coded: CodedKeyframe) -> Keyframe | None:
-        """The keyframe's picture; None, and counted, when it does not decode. Takes milliseconds."""
+        """The keyframe with its picture; None, and counted, when it does not decode. Takes milliseconds.
+
+        The one method that another thread may call.
+        """
         try:
             rgb = still.decode_still(coded.codec, coded.image)
         except BitstreamError as error:
-            self._depacketizer.count_dropped(error)
+            self._undecodable[type(error).__name__] += 1
             return None
         return Keyframe(coded.index, rgb, coded.keypoints)
 
     def acknowledge(self, index: int) -> None:
         """Tell the sender that keyframe `index` can be animated."""
+        self._acknowledged = True
         self._answer(KeyframeAck(index))
+
+    def check_keyframe(self, now_ms: float) -> None:
+        """Ask for a keyframe when none has come for too long: the first one may have been damaged."""
+        first_ms = self._first_message_ms
+        if not self._acknowledged and first_ms is not None and now_ms - first_ms >= FIRST_KEYFRAME_MS:
+            self.request_keyframe(now_ms)
 
     def request_keyframe(self, now_ms: float) -> None:
         """Ask for a keyframe, at most once in two seconds."""
@@ -102,8 +119,8 @@ class ReceiverCore:
                 packets.received_packets,
                 packets.lost_packets,
                 jitter.late,
-                round(jitter.jitter_ms, 1),
-                round(jitter.playout_delay_ms, 1),
+                max(0.0, round(jitter.jitter_ms, 1)),
+                max(0.0, round(jitter.playout_delay_ms, 1)),
                 frames_rendered,
             )
         )
@@ -119,8 +136,9 @@ class ReceiverCore:
 
     def stats(self) -> ReceiverStats:
         """Totals so far."""
+        packets = self._depacketizer.stats()
         return ReceiverStats(
-            packets=self._depacketizer.stats(),
+            packets=replace(packets, dropped=dict(Counter(packets.dropped) + self._undecodable)),
             motion_bytes=self._bytes[MediaKind.MOTION],
             motion_units=self._units[MediaKind.MOTION],
             audio_bytes=self._bytes[MediaKind.AUDIO],

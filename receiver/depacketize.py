@@ -121,12 +121,8 @@ class Depacketizer:
                 return Depacketized(keyframe=self._assembler.push(data))
             return Depacketized(control=control.parse(data))
         except BitstreamError as error:
-            self.count_dropped(error)
+            self.dropped[type(error).__name__] += 1
             return Depacketized()
-
-    def count_dropped(self, error: BitstreamError) -> None:
-        """Count an error that only showed later, such as a still that does not decode."""
-        self.dropped[type(error).__name__] += 1
 
     def stats(self) -> DepacketizerStats:
         """Counts since the start."""

@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from avcall.bitstream.keyframe import CodedKeyframe
 from avcall.clock import Clock
+from avcall.ending import Ending
 from avcall.errors import AvcallError, RecordingError
 from avcall.transport.base import Channel, Transport
-from avcall.types import SAMPLE_RATE_HZ, MotionFrame, Pcm, U8Image, VideoFrame
+from avcall.types import MotionFrame, Pcm, U8Image, VideoFrame
 from receiver.core import ReceiverCore, ReceiverStats
 from receiver.display import Display
 from receiver.playout import PlayoutStats
@@ -22,9 +23,16 @@ from receiver.synthesize import Synthesizer
 NAP_S = 0.004  # of the picture thread when nothing is due
 MARGIN_MS = 4.0  # a picture is started this much earlier than its drawing takes
 MAX_LEAD_MS = 120.0
-HEARTBEAT_EVERY_MS = 1_000.0
-REQUEST_AFTER_FRAMES = 25  # of motion that names an unknown keyframe: a second
+MAX_WAIT_MS = 500.0  # for a drawn picture to be due
+FIRST_DRAW_MS = 20.0  # until it was measured
+SMOOTHING = 0.1  # weight of a new reading
+POLL_S = 0.02  # how often answers are sent and the window is looked at
+HEARTBEAT_EVERY_MS = 5_000.0  # of pings and reports: each takes 200 bytes of the wire and more for the answer
+REQUEST_AFTER_FRAMES = 5  # of motion that names an unknown keyframe: motion may overtake its keyframe
+MAX_WAITING_KEYFRAMES = 4  # as many as may be live at once
 THREAD_JOIN_S = 3.0
+
+Post = Callable[..., None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,87 +65,88 @@ class PictureThread:
     """Draws what is due and shows it on time; owns the network, which is not thread-safe."""
 
     def __init__(
-        self,
-        core: ReceiverCore,
-        synthesizer: Synthesizer,
-        outputs: "Outputs",
-        clock: Clock,
-        on_keyframe: Callable[[int], object],
-        on_missing: Callable[[], object],
+        self, core: ReceiverCore, synthesizer: Synthesizer, outputs: "Outputs", clock: Clock, post: Post
     ) -> None:
+        """`post` has the loop call a method of `core`, which is not thread-safe either."""
         self._core, self._synthesizer, self._outputs, self._clock = core, synthesizer, outputs, clock
-        self._on_keyframe, self._on_missing = on_keyframe, on_missing
-        self._keyframes: queue.SimpleQueue[CodedKeyframe] = queue.SimpleQueue()
+        self._post = post
+        self._keyframes: deque[CodedKeyframe] = deque(maxlen=MAX_WAITING_KEYFRAMES)
         self._stop = threading.Event()
         self._unknown_in_row = 0
-        self._shown = self._skipped = 0
-        self._first_pts_ms = self._last_pts_ms = 0
-        self._draw_ms, self._skew_ms, self._worst_skew_ms = 20.0, 0.0, 0.0
+        self._stats = PictureStats(draw_ms=FIRST_DRAW_MS)
 
     def push_keyframe(self, coded: CodedKeyframe) -> None:
         """Hand over a keyframe; it is decoded and encoded for the network in this thread."""
-        self._keyframes.put(coded)
+        self._keyframes.append(coded)
 
     def stats(self) -> PictureStats:
         """Counts so far."""
-        return PictureStats(self._shown, self._skipped, self._draw_ms, self._skew_ms, self._worst_skew_ms, self._first_pts_ms, self._last_pts_ms)
+        return self._stats
 
     def stop(self) -> None:
         """Make `run` return soon."""
         self._stop.set()
 
     def run(self) -> None:
-        """Until stopped, or the window is closed."""
+        """Until stopped."""
         while not self._stop.is_set():
-            self._take_keyframes()
-            lead_ms = min(self._draw_ms + MARGIN_MS, MAX_LEAD_MS)
+            self._take_keyframe()
+            lead_ms = min(self._stats.draw_ms + MARGIN_MS, MAX_LEAD_MS)
             due = self._core.playout.due_motion(self._clock.now_ms(), lead_ms)
             if not due:
                 self._stop.wait(NAP_S)
-                continue
-            self._skipped += len(due) - 1
-            if self._synthesizer.can_draw(due[-1]):
+            elif self._synthesizer.can_draw(due[-1]):
                 self._unknown_in_row = 0
-                self._show(self._draw(due[-1]))
+                self._show(self._draw(due[-1]), skipped=len(due) - 1)
             else:
                 self._miss()
 
     def _draw(self, motion: MotionFrame) -> VideoFrame:
         began_ms = self._clock.now_ms()
         picture = self._synthesizer.draw(motion)
-        self._draw_ms += 0.1 * (self._clock.now_ms() - began_ms - self._draw_ms)
+        took_ms = self._clock.now_ms() - began_ms
+        draw_ms = self._stats.draw_ms + SMOOTHING * (took_ms - self._stats.draw_ms)
+        self._stats = replace(self._stats, draw_ms=draw_ms)
         return picture
 
-    def _show(self, picture: VideoFrame) -> None:
+    def _show(self, picture: VideoFrame, skipped: int) -> None:
         """Wait until the picture is due, then show it."""
-        heard_ms = self._core.playout.clock_ms(self._clock.now_ms())
-        while heard_ms is not None and heard_ms < picture.pts_ms and not self._stop.is_set():
-            self._stop.wait(min(NAP_S, (picture.pts_ms - heard_ms) / 1000))
-            heard_ms = self._core.playout.clock_ms(self._clock.now_ms())
-        self._outputs.show(picture.rgb, picture.pts_ms)
-        self._first_pts_ms = self._first_pts_ms if self._shown else picture.pts_ms
-        self._last_pts_ms = picture.pts_ms
-        self._shown += 1
-        if heard_ms is not None:
-            skew_ms = heard_ms - picture.pts_ms
-            self._skew_ms += 0.1 * (skew_ms - self._skew_ms)
-            self._worst_skew_ms = max(self._worst_skew_ms, skew_ms, key=abs)
-
-    def _take_keyframes(self) -> None:
-        while True:
-            try:
-                coded = self._keyframes.get_nowait()
-            except queue.Empty:
+        heard_ms = self._heard_ms()
+        # A difference that is too large to wait for means that the media time has started anew.
+        while heard_ms is not None and 0 < picture.pts_ms - heard_ms <= MAX_WAIT_MS:
+            if self._stop.wait(min(NAP_S, (picture.pts_ms - heard_ms) / 1000)):
                 return
-            keyframe = self._core.decode_keyframe(coded)
-            if keyframe is not None:
-                self._synthesizer.set_keyframe(keyframe)
-                self._on_keyframe(keyframe.index)
+            heard_ms = self._heard_ms()
+        self._outputs.show(picture.rgb, picture.pts_ms)
+        skew_ms = 0.0 if heard_ms is None else heard_ms - picture.pts_ms
+        before = self._stats
+        self._stats = replace(
+            before,
+            shown=before.shown + 1,
+            skipped=before.skipped + skipped,
+            skew_ms=before.skew_ms + SMOOTHING * (skew_ms - before.skew_ms),
+            worst_skew_ms=max(before.worst_skew_ms, skew_ms, key=abs),
+            first_pts_ms=before.first_pts_ms if before.shown else picture.pts_ms,
+            last_pts_ms=picture.pts_ms,
+        )
+
+    def _heard_ms(self) -> float | None:
+        return self._core.playout.clock_ms(self._clock.now_ms())
+
+    def _take_keyframe(self) -> None:
+        if not self._keyframes:
+            return
+        keyframe = self._core.decode_keyframe(self._keyframes.popleft())
+        if keyframe is None:
+            self._post(self._core.request_keyframe, self._clock.now_ms())
+            return
+        self._synthesizer.set_keyframe(keyframe)
+        self._post(self._core.acknowledge, keyframe.index)
 
     def _miss(self) -> None:
         self._unknown_in_row += 1
         if self._unknown_in_row >= REQUEST_AFTER_FRAMES:
-            self._on_missing()
+            self._post(self._core.request_keyframe, self._clock.now_ms())
 
 
 class Outputs:
@@ -193,21 +202,23 @@ class Outputs:
 
 
 class ReceiverPipeline:
-    """Runs one call's receiving side over a connected transport."""
+    """Runs one call's receiving side over a connected transport; owns and closes all that it is given."""
 
     def __init__(
         self,
         transport: Transport,
         core: ReceiverCore,
+        clock: Clock,
+        *,
         synthesizer: Synthesizer,
         outputs: Outputs,
         speaker: Speaker,
-        clock: Clock,
     ) -> None:
         self._transport, self._core, self._clock = transport, core, clock
         self._outputs, self._speaker = outputs, speaker
         self._synthesizer = synthesizer
         self._pictures: PictureThread | None = None
+        self._thread: threading.Thread | None = None
         self._started_ms = clock.now_ms()
 
     def snapshot(self) -> ReceiverSnapshot:
@@ -221,7 +232,7 @@ class ReceiverPipeline:
 
         Returns why it ended; raises the AvcallError that ended it otherwise. The peer is told in every case.
         """
-        reason = "the other side ended the call"
+        reason = "the receiver failed"
         self._started_ms = self._clock.now_ms()
         try:
             reason = await self._run_tasks()
@@ -236,98 +247,85 @@ class ReceiverPipeline:
         return reason
 
     async def _run_tasks(self) -> str:
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[str] = loop.create_future()
-
-        def post(work: Callable[..., object], *arguments: object) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is gone: nobody is left to tell
-                loop.call_soon_threadsafe(work, *arguments)
-
-        self._pictures = PictureThread(
-            self._core,
-            self._synthesizer,
-            self._outputs,
-            self._clock,
-            lambda index: post(self._core.acknowledge, index),
-            lambda: post(self._core.request_keyframe, self._clock.now_ms()),
-        )
-
-        def draw() -> None:
-            try:
-                assert self._pictures is not None
-                self._pictures.run()
-            except Exception as error:  # handed to the loop, which raises it
-                post(_fail, ended, error)
-
-        thread = threading.Thread(target=draw, name="pictures", daemon=True)
-        thread.start()
-        self._speaker.start(self._pull)
+        ending = Ending("receiver")
+        pictures = PictureThread(self._core, self._synthesizer, self._outputs, self._clock, ending.post)
+        self._pictures = pictures
+        self._thread = ending.thread("picture", pictures.run)
         tasks = [
-            asyncio.create_task(self._receive_loop(ended)),
-            asyncio.create_task(self._answer_loop(ended)),
+            ending.task("receiving", lambda: self._receive_loop(pictures, ending)),
+            ending.task("answering", lambda: self._answer_loop(pictures, ending)),
         ]
         try:
-            return await ended
+            self._start_speaker(ending)
+            return await ending.reason
         finally:
-            self._pictures.stop()
-            await asyncio.to_thread(thread.join, THREAD_JOIN_S)
+            pictures.stop()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _pull(self, count: int) -> Pcm:
-        """The speaker's pull, in the speaker's thread."""
-        now_ms = self._clock.now_ms()
-        pcm = self._core.playout.pull(count, now_ms, self._speaker.latency_ms)
-        position_ms = self._core.playout.position_ms()
-        if position_ms is not None:
-            self._outputs.hear(pcm, position_ms - len(pcm) * 1000 // SAMPLE_RATE_HZ)
-        return pcm
-
-    async def _receive_loop(self, ended: asyncio.Future[str]) -> None:
+    def _start_speaker(self, ending: Ending) -> None:
         try:
-            while self._core.peer_bye is None:
-                datagram = await self._transport.receive()
-                coded = self._core.on_message(datagram.data, datagram.arrival_ms)
-                if coded is not None and self._pictures is not None:
-                    self._pictures.push_keyframe(coded)
-            _settle(ended, f"the other side ended the call: {self._core.peer_bye}")
-        except AvcallError as error:
-            _fail(ended, error)
+            self._speaker.start(lambda count: self._pull(count, ending))
+        except Exception as error:
+            ending.fail(error, "speaker")
 
-    async def _answer_loop(self, ended: asyncio.Future[str]) -> None:
+    def _pull(self, count: int, ending: Ending) -> Pcm:
+        """The speaker's pull, in the speaker's thread, which would swallow an error."""
+        try:
+            sound = self._core.playout.pull(count, self._clock.now_ms(), self._speaker.latency_ms)
+            if sound.pts_ms is not None:
+                self._outputs.hear(sound.pcm, sound.pts_ms)
+            return sound.pcm
+        except Exception as error:
+            ending.post(ending.fail, error, "sound")
+            raise
+
+    async def _receive_loop(self, pictures: PictureThread, ending: Ending) -> None:
+        while self._core.peer_bye is None:
+            datagram = await self._transport.receive()
+            coded = self._core.on_message(datagram.data, datagram.arrival_ms)
+            if coded is not None:
+                pictures.push_keyframe(coded)
+        ending.end(f"the other side ended the call: {self._core.peer_bye}")
+
+    async def _answer_loop(self, pictures: PictureThread, ending: Ending) -> None:
         next_ms = 0.0
-        while True:
+        while self._outputs.poll():
             now_ms = self._clock.now_ms()
-            if now_ms >= next_ms and self._pictures is not None:
+            if now_ms >= next_ms:
                 self._core.ping(now_ms)
-                self._core.report(self._pictures.stats().shown)
+                self._core.report(pictures.stats().shown)
                 next_ms = now_ms + HEARTBEAT_EVERY_MS
+            self._core.check_keyframe(now_ms)
             self._send_answers()
-            if not self._outputs.poll():
-                _settle(ended, "the window was closed")
-                return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(POLL_S)
+        ending.end("the window was closed")
 
     def _send_answers(self) -> None:
         for data in self._core.take_answers():
             self._transport.send(Channel.CONTROL, data)
 
     async def _finish(self, reason: str) -> None:
-        with contextlib.suppress(AvcallError):
+        """Say goodbye, as far as the connection still carries it, then close everything."""
+        try:
             if self._core.peer_bye is None:
                 self._core.bye(reason)
-            self._send_answers()
-        await asyncio.to_thread(self._speaker.close)
-        await asyncio.to_thread(self._outputs.close)
-        await asyncio.shield(self._transport.close())
+            with contextlib.suppress(AvcallError):
+                self._send_answers()
+            await asyncio.to_thread(self._close_outputs)
+        finally:
+            await asyncio.shield(self._transport.close())
 
+    def _close_outputs(self) -> None:
+        if self._thread is not None:
+            self._thread.join(THREAD_JOIN_S)
+        with contextlib.ExitStack() as stack:  # one that fails to close must not keep the others open
+            stack.callback(self._outputs.close)
+            stack.callback(self._close_speaker)
 
-def _settle(ended: asyncio.Future[str], reason: str) -> None:
-    if not ended.done():
-        ended.set_result(reason)
-
-
-def _fail(ended: asyncio.Future[str], error: BaseException) -> None:
-    if not ended.done():
-        ended.set_exception(error)
+    def _close_speaker(self) -> None:
+        try:
+            self._speaker.close()
+        except RecordingError as error:
+            self._outputs.failure = self._outputs.failure or error
