@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import av
-import av.error
-
+from avcall.bitstream import control
 from avcall.bitstream.motion import MotionMode
 from avcall.clock import Clock, SystemClock
 from avcall.config import NetworkConfig, ReceiveConfig, SendConfig
-from avcall.errors import AvcallError, PhotoError
-from avcall.transport.base import Transport, WireCounters
+from avcall.errors import AvcallError, SignalingError
+from avcall.transport.base import Channel, Transport, WireCounters
 from avcall.transport.webrtc import IceConfig, WebRtcTransport
-from avcall.types import FaceCrop
-from models.priors import PriorExtractor
 from models.runtime import Device, Graph, ModelRuntime
 from receiver.core import ReceiverCore
 from receiver.display import open_display
@@ -29,15 +25,18 @@ from receiver.record import Recorder
 from receiver.speaker import open_speaker
 from receiver.synthesize import Synthesizer
 from sender.audio_encode import OpusEncoder
-from sender.capture import check_camera, open_camera
+from sender.capture import check_camera, is_device, open_camera
 from sender.core import SenderCore
 from sender.detect import Detector
 from sender.encode import KeyframeEncoder
-from sender.microphone import open_microphone
+from sender.media_file import probe_video
+from sender.microphone import check_microphone, open_microphone
+from sender.photo import load_photo
 from sender.picture import PicturePath
 from sender.pipeline import SenderPipeline, SenderSnapshot
-from sender.track import FaceTracker, crop_photo
+from sender.track import FaceTracker
 from signaling.client import RoomHost, delete_session, post_offer
+from signaling.messages import RefusedError
 from signaling.server import WhipServer, parse_address
 
 CONNECT_TIMEOUT_MS = 20_000.0
@@ -45,7 +44,7 @@ STATUS_EVERY_S = 0.5
 ENDED_HERE = "the call was ended on this side"
 DETECT_THREADS = 1  # the detector takes milliseconds; the other cores are for the rest of the call
 SYNTHESIZE_THREADS = 2
-MAX_PHOTO_SIDE_PX = 4096
+MAX_CALLERS = 2  # connections that wait; the door lets in one at a time
 
 
 class Reporter(Protocol):
@@ -90,30 +89,6 @@ class ReceiveResult:
     recording_start_ms: int | None  # media time of the first moment of the recording
 
 
-def load_photo(path: Path) -> FaceCrop:
-    """The one face of a photo, cropped. Raises PhotoError in one line."""
-    try:
-        with av.open(str(path)) as container:
-            frame = next(container.decode(video=0))
-    except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
-        reason = getattr(error, "strerror", None) or "no picture inside"
-        raise PhotoError(
-            f"--source {path} cannot be read ({reason}); give a JPEG or PNG of one face"
-        ) from None
-    if max(frame.width, frame.height) > MAX_PHOTO_SIDE_PX:
-        raise PhotoError(
-            f"--source {path} is {frame.width}x{frame.height}; at most {MAX_PHOTO_SIDE_PX} pixels a side"
-        )
-    with PriorExtractor(tracking=False, max_faces=2) as extractor:
-        crop, count = crop_photo(frame.to_ndarray(format="rgb24"), extractor)
-    if crop is None:
-        what = "no face" if count == 0 else f"{count} faces"
-        raise PhotoError(
-            f"--source {path} shows {what}; give a photo of exactly one face, seen from the front"
-        )
-    return crop
-
-
 def _ice(network: NetworkConfig) -> IceConfig:
     return IceConfig(network.stun_url, network.turn_url, network.turn_user, network.turn_password)
 
@@ -142,31 +117,34 @@ class Sender:
 
     async def run(self) -> SendResult:
         """Call, send until the end, and say how it went. Raises AvcallError in one line."""
-        config = self._config
-        check_camera(config.camera)
+        self._check_inputs()
         picture, runtime = await asyncio.to_thread(self._load)
-        self._reporter.say(f"keypoint detector on {runtime.provider}")
         try:
+            self._reporter.say(f"keypoint detector on {runtime.provider}")
             transport, location = await self._connect()
+            pipeline = await self._open_inputs(transport, location, picture)
         except BaseException:
             picture.close()
             raise
         try:
-            pipeline = self._build(transport, picture)
-        except BaseException:
-            await transport.close()
-            raise
-        try:
             reason = await _watched(
-                pipeline.run(config.duration_s),
+                pipeline.run(self._config.duration_s),
                 lambda: self._reporter.sending(pipeline.snapshot(), transport.counters()),
             )
         except asyncio.CancelledError:
             reason = ENDED_HERE  # the pipeline has said goodbye; what is left is the summary
         finally:
-            if location is not None:
-                await delete_session(location, config.token)
+            await self._leave(location)
         return SendResult(reason, pipeline.snapshot(), transport.counters(), runtime.provider)
+
+    def _check_inputs(self) -> None:
+        """Raise CameraError or AudioDeviceError before the other side is called for nothing."""
+        config = self._config
+        check_camera(config.camera)
+        if config.microphone is not None:
+            check_microphone(config.microphone)
+        elif is_device(config.camera):
+            check_microphone("default")
 
     def _load(self) -> tuple[PicturePath, ModelRuntime]:
         """The networks, warmed up; takes a second or two."""
@@ -182,17 +160,39 @@ class Sender:
         return PicturePath(detector, FaceTracker(), keyframes, mode, photo), runtime
 
     async def _connect(self) -> tuple[Transport, str | None]:
+        """A connected transport, and the URL that ends the session."""
         config = self._config
         transport = await WebRtcTransport.offer(_ice(config.network), self._clock)
+        location = None
         try:
             session = await post_offer(config.peer, transport.local_sdp, config.token)
+            location = session.location
             await transport.set_answer(session.answer_sdp)
             await transport.wait_connected(CONNECT_TIMEOUT_MS)
         except BaseException:
             await transport.close()
+            await self._leave(location)
             raise
         self._reporter.say(f"connected to {config.peer}")
-        return transport, session.location
+        return transport, location
+
+    async def _leave(self, location: str | None) -> None:
+        """Free the receiver's door for the next caller."""
+        if location is not None:
+            await delete_session(location, self._config.token)
+
+    async def _open_inputs(
+        self, transport: Transport, location: str | None, picture: PicturePath
+    ) -> SenderPipeline:
+        """The pipeline with camera and microphone, which may take seconds to open: in a thread."""
+        try:
+            return await asyncio.to_thread(self._build, transport, picture)
+        except BaseException as error:
+            reason = str(error) if isinstance(error, AvcallError) else ENDED_HERE
+            transport.send(Channel.CONTROL, control.serialize(control.Bye.of(reason)))
+            await transport.close()
+            await self._leave(location)
+            raise
 
     def _build(self, transport: Transport, picture: PicturePath) -> SenderPipeline:
         config = self._config
@@ -200,7 +200,7 @@ class Sender:
         camera = open_camera(config.camera, self._clock, origin_ms, config.loop)
         try:
             microphone = open_microphone(
-                self._microphone_spec(getattr(camera, "has_audio", None)),
+                self._microphone_spec(),
                 self._clock,
                 origin_ms,
                 config.audio_frame_ms,
@@ -213,15 +213,24 @@ class Sender:
         self._reporter.say(f"camera: {camera.description}   microphone: {microphone.description}")
         encoder = OpusEncoder(config.audio_bitrate_bps, config.audio_frame_ms)
         core = SenderCore(config.tick_ms)
-        return SenderPipeline(transport, core, picture, camera, microphone, encoder, self._clock)
+        return SenderPipeline(
+            transport,
+            core,
+            self._clock,
+            picture=picture,
+            camera=camera,
+            microphone=microphone,
+            encoder=encoder,
+        )
 
-    def _microphone_spec(self, file_has_audio: bool | None) -> str:
+    def _microphone_spec(self) -> str:
         """The user's choice, else the camera file's own sound, else the default device."""
-        if self._config.microphone is not None:
-            return self._config.microphone
-        if file_has_audio is None:
+        config = self._config
+        if config.microphone is not None:
+            return config.microphone
+        if is_device(config.camera):
             return "default"
-        return self._config.camera if file_has_audio else "none"
+        return config.camera if probe_video(config.camera).has_audio else "none"
 
 
 class Receiver:
@@ -230,35 +239,35 @@ class Receiver:
     def __init__(self, config: ReceiveConfig, reporter: Reporter, clock: Clock | None = None) -> None:
         self._config, self._reporter = config, reporter
         self._clock = clock or SystemClock()
-        self._called: asyncio.Queue[WebRtcTransport] = asyncio.Queue(1)
+        self._called: asyncio.Queue[WebRtcTransport] = asyncio.Queue(MAX_CALLERS)
 
     async def run(self) -> ReceiveResult:
         """Wait for one call and take it. Raises AvcallError in one line."""
         config = self._config
         runtime = await asyncio.to_thread(self._load)
-        outputs = self._open_outputs()
-        try:
-            speaker = open_speaker(config.speaker, self._clock)
-        except BaseException:
-            outputs.close()
-            raise
+        door = self._door()
         speech = MelWindows()
         playout = Playout(speech, JitterBufferConfig(max_delay_ms=float(config.max_delay_ms)))
         try:
-            door = self._door()
-            await door.start()
-        except BaseException:
-            speaker.close()
-            outputs.close()
-            raise
-        self._reporter.say(f"face synthesis on {runtime.provider}")
-        try:
-            self._reporter.invite(door.url, config.token)
-            transport = await self._wait_for_call(door)
-            core = ReceiverCore(playout)
-            pipeline = ReceiverPipeline(
-                transport, core, Synthesizer(runtime, speech), outputs, speaker, self._clock
-            )
+            # What is opened here belongs to the pipeline once that exists.
+            with contextlib.ExitStack() as unowned:
+                outputs = self._open_outputs()
+                unowned.callback(outputs.close)
+                speaker = open_speaker(config.speaker, self._clock)
+                unowned.callback(speaker.close)
+                await door.start()
+                self._reporter.say(f"face synthesis on {runtime.provider}")
+                self._reporter.invite(door.url, config.token)
+                transport = await self._wait_for_call(door)
+                pipeline = ReceiverPipeline(
+                    transport,
+                    ReceiverCore(playout),
+                    self._clock,
+                    synthesizer=Synthesizer(runtime, speech),
+                    outputs=outputs,
+                    speaker=speaker,
+                )
+                unowned.pop_all()
             try:
                 reason = await _watched(
                     pipeline.run(),
@@ -266,12 +275,9 @@ class Receiver:
                 )
             except asyncio.CancelledError:
                 reason = ENDED_HERE  # the pipeline has said goodbye; what is left is the summary
-        except BaseException:
-            speaker.close()
-            outputs.close()
-            raise
         finally:
             await door.close()
+            await self._turn_away()
         return ReceiveResult(
             reason,
             pipeline.snapshot(),
@@ -315,17 +321,23 @@ class Receiver:
         return WhipServer(host, port, config.token, self._on_offer, self._on_delete)
 
     async def _on_offer(self, offer_sdp: str) -> str:
+        if self._called.full():
+            raise RefusedError(409, "already in a call")
         transport = await WebRtcTransport.accept(offer_sdp, _ice(self._config.network), self._clock)
-        self._called.put_nowait(transport)
+        try:
+            self._called.put_nowait(transport)
+        except asyncio.QueueFull:
+            await transport.close()
+            raise RefusedError(409, "already in a call") from None
         return transport.local_sdp
 
     async def _on_delete(self) -> None:
         """The caller ends the session over HTTP; its goodbye on the control channel has said so already."""
 
     async def _wait_for_call(self, door: WhipServer | RoomHost) -> WebRtcTransport:
-        """The first caller whose connection really opens."""
+        """The first caller whose connection really opens. Raises SignalingError when the room closes."""
         while True:
-            transport = await self._called.get()
+            transport = await self._next_caller(door)
             try:
                 await transport.wait_connected(CONNECT_TIMEOUT_MS)
             except AvcallError as error:
@@ -333,5 +345,27 @@ class Receiver:
                 await transport.close()
                 door.end_session()
                 continue
+            except BaseException:
+                await transport.close()
+                raise
             self._reporter.say("connected")
             return transport
+
+    async def _next_caller(self, door: WhipServer | RoomHost) -> WebRtcTransport:
+        if isinstance(door, WhipServer):
+            return await self._called.get()
+        caller = asyncio.ensure_future(self._called.get())
+        closed = asyncio.ensure_future(door.wait_closed())
+        try:
+            await asyncio.wait({caller, closed}, return_when=asyncio.FIRST_COMPLETED)
+            if not caller.done():
+                raise SignalingError(closed.result())
+            return caller.result()
+        finally:
+            caller.cancel()
+            closed.cancel()
+
+    async def _turn_away(self) -> None:
+        """Close the connections of those who called while the line was busy."""
+        while not self._called.empty():
+            await self._called.get_nowait().close()

@@ -235,14 +235,14 @@ def open_camera(spec: str, clock: Clock, origin_ms: float, loop: bool = False) -
     `origin_ms` is the clock reading at pts 0. Raises CameraError in one line.
     """
     check_camera(spec)
-    if _is_device(spec):
+    if is_device(spec):
         return _open_live(spec, clock, origin_ms)
     return FileCamera(spec, clock, origin_ms, loop)
 
 
 def check_camera(spec: str) -> None:
     """Raise CameraError for a camera or file that cannot be there, without opening a device."""
-    if not _is_device(spec):
+    if not is_device(spec):
         if not Path(spec).is_file():
             raise CameraError(f"no such camera or file: {spec}; give an index such as 0, or a video file")
         probe_video(spec)
@@ -253,7 +253,8 @@ def check_camera(spec: str) -> None:
         raise CameraError(f"no camera {spec} (this machine has: {have}); give another, or a video file")
 
 
-def _is_device(spec: str) -> bool:
+def is_device(spec: str) -> bool:
+    """Whether `spec` names a camera, not a file."""
     return spec.isdecimal() or spec.startswith("/dev/")
 
 

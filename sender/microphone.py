@@ -27,6 +27,7 @@ LATE_MS = 200.0  # a file chunk this late is skipped: playing it would only dela
 QUEUE_CHUNKS = 50  # between the device's thread and the reader; the oldest goes first
 DEVICE_TIMEOUT_S = 10.0  # sound servers may take seconds to wake a sleeping device
 DRIFT_WINDOW_CHUNKS = 25  # lateness that lasts this long is drift, not jitter
+SOUND_SUFFIXES = frozenset({".wav", ".mp4", ".mkv", ".webm", ".ogg", ".opus", ".mp3", ".flac", ".m4a"})
 MAX_DEVICE_LATENCY_S = 2.0  # a device that reports more reports nonsense
 
 
@@ -105,6 +106,14 @@ def _read_pcm(path: Path) -> Generator[Pcm, None, None]:
         yield from _drain(resampler, None)
 
 
+def _check_sound(path: Path) -> None:
+    """Raise AudioDeviceError unless some sound of the file decodes."""
+    blocks = _read_pcm(path)
+    if not any(len(block) for block in blocks):
+        raise AudioDeviceError(f"no sound of {path} can be decoded; give another file")
+    blocks.close()
+
+
 def _new_resampler() -> av.AudioResampler:
     return av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
 
@@ -155,10 +164,7 @@ class FileMicrophone:
         self._wait = wait
         self._stop = threading.Event()
         self._reading = threading.Lock()
-        first = _read_pcm(self._path)
-        if not any(len(block) for block in first):
-            raise AudioDeviceError(f"no sound of {path} can be decoded; give another file")
-        first.close()
+        _check_sound(self._path)
         self._blocks = _looped(self._path, loop_ms) if loop else _read_pcm(self._path)
         self._timeline = _chunks(self._blocks, frame_ms)
 
@@ -316,9 +322,28 @@ def open_microphone(
     """
     if spec == "none":
         return NoMicrophone()
+    path = _sound_file(spec)
+    if path is not None:
+        return FileMicrophone(path, clock, origin_ms, frame_ms, loop=loop, loop_ms=duration_hint_ms)
+    return DeviceMicrophone(spec, clock, origin_ms, frame_ms)
+
+
+def check_microphone(spec: str) -> None:
+    """Raise AudioDeviceError for a device or file that cannot be there, without recording from it."""
+    if spec == "none":
+        return
+    path = _sound_file(spec)
+    if path is not None:
+        _check_sound(path)
+    else:
+        find_device(spec, "input")
+
+
+def _sound_file(spec: str) -> Path | None:
+    """The file that `spec` names, or None for a device. Raises AudioDeviceError for one that is not there."""
     path = Path(spec)
     if path.is_file() or (path.suffix and not spec.isdecimal() and len(path.parts) > 1):
-        return FileMicrophone(path, clock, origin_ms, frame_ms, loop=loop, loop_ms=duration_hint_ms)
-    if path.suffix.lower() in {".wav", ".mp4", ".mkv", ".webm", ".ogg", ".opus", ".mp3", ".flac", ".m4a"}:
+        return path
+    if path.suffix.lower() in SOUND_SUFFIXES:
         raise AudioDeviceError(f"no such file: {spec}; check the path, or pass --mic none")
-    return DeviceMicrophone(spec, clock, origin_ms, frame_ms)
+    return None
