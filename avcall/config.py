@@ -9,6 +9,7 @@ from avcall.errors import ConfigError
 
 TICKS_MS = (40, 80, 120)
 AUDIO_BITRATES_BPS = (6_000, 16_000)
+AUDIO_FRAMES_MS = (20, 40, 60)
 KEYFRAME_BYTES = (1_000, 32_768)
 MOTION_MODES = ("fp16",)
 DEVICES = ("auto", "cpu", "cuda")
@@ -49,7 +50,10 @@ class SendConfig:
         _one_of("--motion", self.motion, MOTION_MODES)
         _one_of("--device", self.device, DEVICES)
         _within("--audio-bps", self.audio_bitrate_bps, *AUDIO_BITRATES_BPS)
+        _one_of("audio_frame_ms", self.audio_frame_ms, AUDIO_FRAMES_MS)
         _within("--keyframe-bytes", self.keyframe_bytes, *KEYFRAME_BYTES)
+        if self.duration_s is not None and not self.duration_s > 0:
+            raise ConfigError(f"--seconds is {self.duration_s:g}; it must be more than 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +78,18 @@ class ReceiveConfig:
 
 
 def from_mapping(kind: type[Any], values: dict[str, Any]) -> Any:
-    """Build a configuration from plain values. Raises ConfigError for an unknown key, listing the valid ones."""
+    """Build a configuration from plain values.
+
+    Raises ConfigError for an unknown key, listing the valid ones, and for one that is missing.
+    """
     valid = [f.name for f in dataclasses.fields(kind)]
     for key in values:
         if key not in valid:
             raise ConfigError(f"unknown setting {key!r}; valid ones: {', '.join(valid)}")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ConfigError(f"a setting is missing ({error}); valid ones: {', '.join(valid)}") from error
 
 
 def _one_of(option: str, value: object, valid: tuple[object, ...]) -> None:

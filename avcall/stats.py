@@ -10,8 +10,10 @@ PIXELS = FRAME_SIZE_PX * FRAME_SIZE_PX
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Bytes of one direction of a call, by what they are. `wire_bytes` holds every header; `back_bytes` is what
-    came the other way (acknowledgements above all)."""
+    """Bytes of one direction of a call, by what they are.
+
+    `wire_bytes` holds every header; `back_bytes` is what came the other way, acknowledgements above all.
+    """
 
     elapsed_ms: float
     frames: int
