@@ -1,0 +1,130 @@
+"""Trains the tables of coded motion: the transform, and the statistics of what it leaves.
+
+They depend on the detector: new weights need new tables.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avcall.bitstream.motion_coded import (
+    CONTEXTS,
+    FREQUENCY_SUM,
+    HOLD,
+    JACOBIAN_WEIGHT,
+    MAX_HIGH,
+    NUMBERS,
+    STEPS,
+    SYMBOLS,
+    MotionTables,
+)
+from avcall.types import F32Array, Keypoints, Priors
+from models.priors import draw_mesh
+from models.runtime import ModelRuntime
+from models.training.data import Clip
+
+FINEST_STEP = 0.003  # in half widths of the picture: 0.4 pixels
+STEP_RATIO = 1.35  # between neighbouring steps; the coarsest is 8 times the finest
+CLASS_RATIO = 1.25  # between the mean magnitudes of neighbouring classes
+SMALLEST_MAGNITUDE = 0.003
+WIDEST_HIGH = 3.0  # mean magnitude of the high part: larger numbers get flat low bits
+SMOOTHING = 0.02  # share of every table that goes to a two-sided exponential, for what training never saw
+FRAMES_PER_PACKET = (2, 3)  # ticks of 80 and 120 ms
+KEYFRAME_EVERY = 75  # frames; references of different ages belong to the statistics
+
+
+def clip_keypoints(clip: Clip, runtime: ModelRuntime) -> F32Array:
+    """Keypoints of every frame of a prepared clip, as a call would see them: (frames, 60), weighted."""
+    rows = []
+    for index in range(len(clip)):
+        landmarks = clip.landmarks(index)
+        mesh = draw_mesh(landmarks) if landmarks.any() else np.zeros_like(clip.mask(index))
+        found: Keypoints = runtime.detect(clip.picture(index), Priors(mesh, clip.mask(index), None))
+        rows.append(np.concatenate([found.values.ravel(), found.jacobians.ravel() * JACOBIAN_WEIGHT]))
+    return np.array(rows, np.float32)
+
+
+def residuals(clips: Iterable[F32Array]) -> list[F32Array]:
+    """Differences to the keyframe, one array (frames, 60) for each clip and keyframe."""
+    return [
+        clip - clip[start] for clip in clips for start in range(0, max(1, len(clip) - 25), KEYFRAME_EVERY)
+    ]
+
+
+def train_tables(clips: list[F32Array]) -> MotionTables:
+    """Tables from the weighted keypoints of many clips, each (frames, 60)."""
+    differences = residuals(clips)
+    _, vectors = np.linalg.eigh(np.cov(np.concatenate(differences).T))
+    basis = np.ascontiguousarray(vectors[:, ::-1].T, np.float32)
+    steps = (FINEST_STEP * STEP_RATIO ** np.arange(STEPS)).astype(np.float32)
+    coefficients = [rows @ basis.T for rows in differences]
+    numbers = [
+        [_coded_numbers(coefficients, float(step), context) for context in range(CONTEXTS)] for step in steps
+    ]
+    magnitudes = np.array([[np.abs(n).mean(0) for n in row] for row in numbers])
+    levels = np.round(
+        np.log(np.maximum(magnitudes, SMALLEST_MAGNITUDE) / SMALLEST_MAGNITUDE) / np.log(CLASS_RATIO)
+    )
+    classes = levels.astype(np.uint8)
+    count = int(classes.max()) + 1
+    centres = SMALLEST_MAGNITUDE * CLASS_RATIO ** np.arange(count)
+    shifts = np.maximum(0, np.ceil(np.log2(centres / WIDEST_HIGH))).astype(np.uint8)
+    histogram = np.zeros((count, SYMBOLS))
+    for step in range(STEPS):
+        for context in range(CONTEXTS):
+            _count(histogram, numbers[step][context], classes[step, context], shifts)
+    frequencies = np.stack(
+        [_frequencies(h, c / 2.0**s) for h, c, s in zip(histogram, centres, shifts, strict=True)]
+    )
+    return MotionTables(basis, steps, classes, shifts, frequencies)
+
+
+def _coded_numbers(coefficients: list[F32Array], step: float, context: int) -> NDArray[np.int64]:
+    """The integers that the coder would see in a context, (n, 60)."""
+    found = []
+    for rows in coefficients:
+        for length in FRAMES_PER_PACKET:
+            whole = rows[: len(rows) // length * length].reshape(-1, length, NUMBERS) / step
+            before = np.rint(whole[:, 0])
+            if context == 0:
+                found.append(before)
+                continue
+            for position in range(1, length):
+                now = np.where(
+                    np.abs(whole[:, position] - before) < HOLD, before, np.rint(whole[:, position])
+                )
+                found.append(now - before)
+                before = now
+    return np.concatenate(found).astype(np.int64)
+
+
+def _count(
+    histogram: NDArray[np.float64],
+    numbers: NDArray[np.int64],
+    classes: NDArray[np.uint8],
+    shifts: NDArray[np.uint8],
+) -> None:
+    for component in range(NUMBERS):
+        row = classes[component]
+        high = numbers[:, component] >> shifts[row]
+        symbols = np.where(np.abs(high) <= MAX_HIGH, high + MAX_HIGH, SYMBOLS - 1)
+        histogram[row] += np.bincount(symbols, minlength=SYMBOLS)
+
+
+def _frequencies(histogram: NDArray[np.float64], magnitude: float) -> NDArray[np.uint16]:
+    """Integer frequencies, all above 0, that sum to at most 65536."""
+    distance = np.abs(np.arange(SYMBOLS) - MAX_HIGH)
+    tail = np.exp(-distance / max(magnitude, 0.3))
+    seen = histogram / histogram.sum() if histogram.sum() else tail / tail.sum()
+    mixed = (1 - SMOOTHING) * seen + SMOOTHING * tail / tail.sum() + 1e-4
+    scaled = np.floor(mixed / mixed.sum() * (FREQUENCY_SUM - SYMBOLS - 1)) + 1
+    return np.minimum(scaled, FREQUENCY_SUM - 1).astype(np.uint16)
+
+
+def write_tables(tables: MotionTables, folder: Path, detector_sha256: str) -> Path:
+    """Write motion.safetensors into a weights folder, with the hash of the detector that it belongs to."""
+    path = folder / "motion.safetensors"
+    path.write_bytes(tables.to_bytes({"detect_sha256": detector_sha256}))
+    return path
