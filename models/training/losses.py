@@ -1,15 +1,13 @@
 """The losses of AVFR-GAN (eq. 4) and the landmark guidance that makes them converge on little data."""
 
-import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from avcall.errors import InputError
 from models.network import KeypointTensors
+from models.training.stlpips import trunk_weights
 
 CHOICE_SHARPNESS = 15.0  # a difference of 0.1 in L1 makes the better picture 80 % wanted
 LIPS_AND_EYES = 3.0  # how much more those landmarks count in the guided flow
@@ -112,13 +110,7 @@ class PerceptualLoss(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        spec = importlib.util.find_spec("stlpips_pytorch")
-        if spec is None or spec.origin is None:
-            raise InputError(
-                "the perceptual loss needs stlpips-pytorch; install it with: pip install 'avcall[train]'"
-            )
-        path = Path(spec.origin).parent / "weights" / "vST0.0" / "vgg_shift_tolerant.pth"
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = trunk_weights("vgg")
         kernels = [
             v
             for k, v in state.items()
