@@ -170,6 +170,7 @@ def export_weights(network: Network, folder: Path, record: dict[str, object]) ->
         tensors,
         {"config": json.dumps(network.config.to_dict())},
     )
+    tensors.chmod(0o644)  # the writer makes it private; weights are installed for everyone
     manifest = {
         "format": WEIGHTS_FORMAT,
         "config": network.config.to_dict(),
