@@ -36,6 +36,7 @@ CONCEAL_AFTER_MS = 20.0  # how late motion may be before a frame is made up in i
 MAX_LATE_MS = 40.0  # a picture that would lag the sound by more is left out (45 ms is where people notice)
 MAX_CONCEALED_FRAMES = 3  # then the picture holds
 CROSSFADE_SAMPLES = 5 * SAMPLES_PER_MS
+FIRST_BLOCK_MS = 20.0  # of a pull, until one has come
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,10 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class PlayoutStats:
-    """Counts since the start. `late_frames` came in time for nothing; `waits` are pulls that got a filler."""
+    """Counts since the start.
+
+    `late_frames` came too late to be shown in step with the sound; `waits` are pulls that got a filler.
+    """
 
     jitter: JitterStats
     concealed_audio_ms: int
@@ -234,6 +238,7 @@ class Playout:
         self._motion = _MotionPath(self._buffer)
         self._resyncs = 0
         self._lead_ms = 0.0
+        self._block_ms = FIRST_BLOCK_MS
         self._pulled_ms = 0.0  # when the speaker last came
         self._latency_ms = 0.0
         self._anchor_ms = 0.0  # when it last took sound that moves the media time on,
@@ -242,9 +247,10 @@ class Playout:
     def push(self, unit: AccessUnit, now_ms: float) -> bool:
         """Take a unit that arrived at `now_ms`; False when it is late or a repeat."""
         with self._lock:
+            # Speech is taken a block at a time, so its last sample must be there a block early. Motion must
+            # first be drawn; but what the speaker took is heard later, and a picture has that much more time.
             is_motion = unit.kind is MediaKind.MOTION
-            # Sound that was taken is heard later; a picture has that much more time to be drawn.
-            ready_in_ms = max(0.0, self._lead_ms - self._latency_ms) if is_motion else 0.0
+            ready_in_ms = max(0.0, self._lead_ms - self._latency_ms) if is_motion else self._block_ms
             return self._buffer.push(unit, now_ms, ready_in_ms)
 
     def pull(self, count: int, now_ms: float, latency_ms: float) -> Sound:
@@ -252,6 +258,7 @@ class Playout:
         with self._lock:
             self._follow_resync()
             self._pulled_ms, self._latency_ms = now_ms, latency_ms
+            self._block_ms = count / SAMPLES_PER_MS
             due_ms = self._buffer.media_time_ms(now_ms)
             if due_ms is None:
                 return Sound(np.zeros(count, np.int16), None)

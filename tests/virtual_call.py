@@ -1,0 +1,148 @@
+"""A whole call in virtual time: both cores over a loopback, with real Opus and fake networks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from avcall.clock import ManualClock
+from avcall.transport.base import Channel, Datagram
+from avcall.transport.loopback import LinkConfig, loopback_pair
+from avcall.types import FRAME_MS, MotionFrame, Pcm
+from receiver.core import ReceiverCore
+from receiver.mel import MelWindows
+from receiver.playout import Playout
+from receiver.synthesize import Synthesizer
+from sender.audio_encode import OpusEncoder
+from sender.core import SenderCore
+from sender.detect import Detector
+from sender.encode import EncodedKeyframe, KeyframeEncoder, encode_motion
+from sender.pipeline import MAX_MEDIA_BACKLOG_BYTES
+from tests.fakes import FakeRuntime, make_crop, still_keypoints, tone_chunks
+
+STEP_MS = 2
+PULL_MS = 20
+DETECT_MS = 35  # from the capture of a picture to its motion
+DRAW_MS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture on the screen: when, which, and by how much the sound led it."""
+
+    at_ms: float
+    motion: MotionFrame
+    skew_ms: float
+
+
+@dataclass
+class VirtualCall:
+    """Both ends and the link. `run_until` plays the call; what was seen and heard piles up."""
+
+    link: LinkConfig = field(default_factory=LinkConfig)
+    tick_ms: int = 80
+    latency_ms: float = 0.0
+    audio: bool = True
+    stall: range = range(0)  # ms: what arrives then is held back until its end
+    keyframe: EncodedKeyframe | None = None
+
+    def __post_init__(self) -> None:
+        self.clock = ManualClock()
+        self.near, self.far = loopback_pair(self.clock, self.link)
+        self.sender = SenderCore(self.tick_ms)
+        self.playout = Playout(speech := MelWindows())
+        self.receiver = ReceiverCore(self.playout)
+        self.runtime = FakeRuntime()
+        self.synthesizer = Synthesizer(self.runtime, speech)  # type: ignore[arg-type]
+        self.encoder = KeyframeEncoder(Detector(self.runtime), 4_000)  # type: ignore[arg-type]
+        self.opus = OpusEncoder()
+        self.shown: list[Shown] = []
+        self.heard: list[Pcm] = []
+        self.delays_ms: list[float] = []
+        self._chunks: Iterator = tone_chunks(100_000)
+        self._drawing: tuple[MotionFrame, float] | None = None
+        self._held: list[Datagram] = []
+        self.sender.push_keyframe(self.keyframe or self.encoder.encode(make_crop(grey=90)))
+
+    def run_until(self, end_ms: float, *, motion: bool = True) -> None:
+        """Play on in steps of 2 ms."""
+        while self.clock.now_ms() < end_ms:
+            self._send(self.clock.now_ms(), motion=motion)
+            self._receive(self.clock.now_ms())
+            self._play(self.clock.now_ms())
+            self.clock.advance(STEP_MS)
+
+    def inject(self, data: bytes, channel: Channel = Channel.MEDIA) -> None:
+        """A message that the sender's avcall would never send."""
+        self.near.send(channel, data)
+
+    def _send(self, now_ms: float, *, motion: bool) -> None:
+        since_ms = now_ms - DETECT_MS
+        number = int(since_ms // FRAME_MS)
+        if motion and since_ms >= 0 and since_ms - number * FRAME_MS < STEP_MS:
+            keypoints = still_keypoints(x_at(number * FRAME_MS))
+            self.sender.push_motion(encode_motion(keypoints, number * FRAME_MS))
+        if self.audio and now_ms and now_ms % 40 == 0:
+            for unit in self.opus.encode(next(self._chunks)):
+                self.sender.push_audio(unit)
+        ready = self.sender.poll(
+            now_ms,
+            media_open=self.near.buffered_bytes(Channel.MEDIA) <= MAX_MEDIA_BACKLOG_BYTES,
+            slices_open=self.near.buffered_bytes(Channel.CONTROL) == 0,
+        )
+        for channel, data in ready:
+            self.near.send(channel, data)
+        while (datagram := self.near.poll()) is not None:
+            self.sender.on_message(datagram.data, now_ms)
+
+    def _receive(self, now_ms: float) -> None:
+        while (datagram := self.far.poll()) is not None:
+            self._held.append(datagram)
+        if now_ms in self.stall:
+            return
+        held, self._held = self._held, []
+        for datagram in held:
+            coded = self.receiver.on_message(datagram.data, now_ms)
+            if coded is None:
+                continue
+            keyframe = self.receiver.decode_keyframe(coded)
+            if keyframe is None:
+                self.receiver.request_keyframe(now_ms)
+                continue
+            self.synthesizer.set_keyframe(keyframe)
+            self.receiver.acknowledge(keyframe.index)
+        self.receiver.check_keyframe(now_ms)
+        for data in self.receiver.take_answers():
+            self.far.send(Channel.CONTROL, data)
+
+    def _play(self, now_ms: float) -> None:
+        if now_ms % PULL_MS == 0:
+            self.heard.append(self.playout.pull(PULL_MS * 16, now_ms, self.latency_ms).pcm)
+            self.delays_ms.append(self.playout.stats().jitter.playout_delay_ms)
+        if self._drawing is None:
+            due = self.playout.due_motion(now_ms, DRAW_MS + 4)
+            if due and self.synthesizer.can_draw(due[-1]):
+                self.synthesizer.draw(due[-1])
+                self._drawing = (due[-1], now_ms + DRAW_MS)
+            elif due:
+                self.receiver.request_keyframe(now_ms)
+            return
+        motion, done_ms = self._drawing
+        heard_ms = self.playout.clock_ms(now_ms)
+        if now_ms < done_ms or (heard_ms is not None and heard_ms < motion.pts_ms):
+            return
+        self.shown.append(Shown(now_ms, motion, 0.0 if heard_ms is None else heard_ms - motion.pts_ms))
+        self._drawing = None
+
+    def shown_between(self, start_ms: float, end_ms: float) -> list[Shown]:
+        """The pictures that came on the screen in that time."""
+        return [shown for shown in self.shown if start_ms <= shown.at_ms < end_ms]
+
+    def heard_between(self, start_ms: int, end_ms: int) -> Pcm:
+        """The sound of that time."""
+        return np.concatenate(self.heard[start_ms // PULL_MS : end_ms // PULL_MS])
+
+
+def x_at(pts_ms: float) -> float:
+    """Where the head is: it sways once a second."""
+    return 0.4 * float(np.sin(2 * np.pi * pts_ms / 1000))
