@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 from avcall.bitstream import control
-from avcall.bitstream.motion import MotionMode
 from avcall.clock import Clock, SystemClock
 from avcall.config import NetworkConfig, ReceiveConfig, SendConfig
 from avcall.errors import AvcallError, SignalingError
@@ -28,7 +27,7 @@ from sender.audio_encode import OpusEncoder
 from sender.capture import check_camera, is_device, open_camera
 from sender.core import SenderCore
 from sender.detect import Detector
-from sender.encode import KeyframeEncoder
+from sender.encode import KeyframeEncoder, MotionGroupEncoder
 from sender.media_file import probe_video
 from sender.microphone import check_microphone, open_microphone
 from sender.photo import load_photo
@@ -108,6 +107,15 @@ async def _watched(work: Awaitable[str], show: Callable[[], None]) -> str:
             await task
 
 
+@dataclass(frozen=True, slots=True)
+class _SenderParts:
+    """What is loaded before the other side is called."""
+
+    picture: PicturePath
+    core: SenderCore
+    provider: str
+
+
 class Sender:
     """One sent call, from the configuration to the result."""
 
@@ -118,13 +126,13 @@ class Sender:
     async def run(self) -> SendResult:
         """Call, send until the end, and say how it went. Raises AvcallError in one line."""
         self._check_inputs()
-        picture, runtime = await asyncio.to_thread(self._load)
+        loaded = await asyncio.to_thread(self._load)
         try:
-            self._reporter.say(f"keypoint detector on {runtime.provider}")
+            self._reporter.say(f"keypoint detector on {loaded.provider}")
             transport, location = await self._connect()
-            pipeline = await self._open_inputs(transport, location, picture)
+            pipeline = await self._open_inputs(transport, location, loaded)
         except BaseException:
-            picture.close()
+            loaded.picture.close()
             raise
         try:
             reason = await _watched(
@@ -135,7 +143,7 @@ class Sender:
             reason = ENDED_HERE  # the pipeline has said goodbye; what is left is the summary
         finally:
             await self._leave(location)
-        return SendResult(reason, pipeline.snapshot(), transport.counters(), runtime.provider)
+        return SendResult(reason, pipeline.snapshot(), transport.counters(), loaded.provider)
 
     def _check_inputs(self) -> None:
         """Raise CameraError or AudioDeviceError before the other side is called for nothing."""
@@ -146,7 +154,7 @@ class Sender:
         elif is_device(config.camera):
             check_microphone("default")
 
-    def _load(self) -> tuple[PicturePath, ModelRuntime]:
+    def _load(self) -> _SenderParts:
         """The networks, warmed up; takes a second or two."""
         config = self._config
         photo = load_photo(config.source) if config.source else None
@@ -156,8 +164,11 @@ class Sender:
         runtime.warm_up()
         detector = Detector(runtime)
         keyframes = KeyframeEncoder(detector, config.keyframe_bytes)
-        mode = MotionMode[config.motion.upper()]
-        return PicturePath(detector, FaceTracker(), keyframes, mode, photo), runtime
+        coder = runtime.motion_coder()
+        group = MotionGroupEncoder(coder, config.motion_step) if config.motion == "coded" else None
+        core = SenderCore(config.tick_ms, group, coder.digest)
+        picture = PicturePath(detector, FaceTracker(), keyframes, photo)
+        return _SenderParts(picture, core, runtime.provider)
 
     async def _connect(self) -> tuple[Transport, str | None]:
         """A connected transport, and the URL that ends the session."""
@@ -182,11 +193,11 @@ class Sender:
             await delete_session(location, self._config.token)
 
     async def _open_inputs(
-        self, transport: Transport, location: str | None, picture: PicturePath
+        self, transport: Transport, location: str | None, loaded: _SenderParts
     ) -> SenderPipeline:
         """The pipeline with camera and microphone, which may take seconds to open: in a thread."""
         try:
-            return await asyncio.to_thread(self._build, transport, picture)
+            return await asyncio.to_thread(self._build, transport, loaded)
         except BaseException as error:
             reason = str(error) if isinstance(error, AvcallError) else ENDED_HERE
             transport.send(Channel.CONTROL, control.serialize(control.Bye.of(reason)))
@@ -194,7 +205,7 @@ class Sender:
             await self._leave(location)
             raise
 
-    def _build(self, transport: Transport, picture: PicturePath) -> SenderPipeline:
+    def _build(self, transport: Transport, loaded: _SenderParts) -> SenderPipeline:
         config = self._config
         origin_ms = self._clock.now_ms()
         camera = open_camera(config.camera, self._clock, origin_ms, config.loop)
@@ -212,12 +223,11 @@ class Sender:
             raise
         self._reporter.say(f"camera: {camera.description}   microphone: {microphone.description}")
         encoder = OpusEncoder(config.audio_bitrate_bps, config.audio_frame_ms)
-        core = SenderCore(config.tick_ms)
         return SenderPipeline(
             transport,
-            core,
+            loaded.core,
             self._clock,
-            picture=picture,
+            picture=loaded.picture,
             camera=camera,
             microphone=microphone,
             encoder=encoder,
@@ -245,6 +255,7 @@ class Receiver:
         """Wait for one call and take it. Raises AvcallError in one line."""
         config = self._config
         runtime = await asyncio.to_thread(self._load)
+        coder = runtime.motion_coder()
         door = self._door()
         speech = MelWindows()
         playout = Playout(speech, JitterBufferConfig(max_delay_ms=float(config.max_delay_ms)))
@@ -261,7 +272,7 @@ class Receiver:
                 transport = await self._wait_for_call(door)
                 pipeline = ReceiverPipeline(
                     transport,
-                    ReceiverCore(playout),
+                    ReceiverCore(playout, coder, coder.digest),
                     self._clock,
                     synthesizer=Synthesizer(runtime, speech),
                     outputs=outputs,

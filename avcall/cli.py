@@ -128,7 +128,10 @@ def send(
     loop: Annotated[bool, typer.Option("--loop", help="Play a video file over and over.")] = False,
     token: Token = None,
     device: DeviceOption = "auto",
-    motion: Annotated[str, typer.Option(help="How motion is coded: fp16 (960 bits a frame).")] = "fp16",
+    motion: Annotated[
+        str, typer.Option(help="coded (about 2 kbit/s), or fp16: the paper's 960 bits a frame.")
+    ] = "coded",
+    motion_step: Annotated[int, typer.Option(help="Quantiser of coded motion, 0 (finest) to 7.")] = 2,
     tick_ms: Annotated[
         int, typer.Option(help="40 (low delay), 80, or 120 (lowest rate): one packet each.")
     ] = 80,
@@ -159,6 +162,7 @@ def send(
         source=source,
         device=device,
         motion=motion,
+        motion_step=motion_step,
         tick_ms=tick_ms,
         audio_bitrate_bps=audio_bps,
         keyframe_bytes=keyframe_bytes,

@@ -11,7 +11,8 @@ TICKS_MS = (40, 80, 120)
 AUDIO_BITRATES_BPS = (6_000, 16_000)
 AUDIO_FRAMES_MS = (20, 40, 60)
 KEYFRAME_BYTES = (1_000, 32_768)
-MOTION_MODES = ("fp16",)
+MOTION_MODES = ("coded", "fp16")
+MOTION_STEPS = (0, 7)
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -36,7 +37,8 @@ class SendConfig:
     loop: bool = False
     source: Path | None = None
     device: str = "auto"
-    motion: str = "fp16"
+    motion: str = "coded"
+    motion_step: int = 2
     tick_ms: int = 80
     audio_bitrate_bps: int = 10_000
     audio_frame_ms: int = 40
@@ -48,6 +50,7 @@ class SendConfig:
     def __post_init__(self) -> None:
         _one_of("--tick-ms", self.tick_ms, TICKS_MS)
         _one_of("--motion", self.motion, MOTION_MODES)
+        _within("--motion-step", self.motion_step, *MOTION_STEPS)
         _one_of("--device", self.device, DEVICES)
         _within("--audio-bps", self.audio_bitrate_bps, *AUDIO_BITRATES_BPS)
         _one_of("audio_frame_ms", self.audio_frame_ms, AUDIO_FRAMES_MS)

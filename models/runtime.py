@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from avcall.bitstream.motion_coded import MotionCoder, MotionTables
 from avcall.errors import InputError, WeightsError
 from avcall.types import FRAME_SIZE_PX, NUM_KEYPOINTS, F32Array, Keypoints, Priors, U8Image
 from models.config import MEL_BANDS, MEL_STEPS
@@ -26,6 +27,7 @@ WEIGHTS_FORMAT = 1
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "live"
 WEIGHTS_VARIABLE = "AVCALL_WEIGHTS"  # environment variable that names another weights folder
 MAX_LIVE_KEYFRAMES = 4
+MOTION_TABLES_NAME = "motion.safetensors"
 MAX_MANIFEST_BYTES = 64 * 1024
 CUDA, OPENVINO, PLAIN_CPU = "CUDAExecutionProvider", "OpenVINOExecutionProvider", "CPUExecutionProvider"
 
@@ -70,7 +72,15 @@ def load_manifest(folder: Path) -> dict[str, Any]:
 
 def read_graph(folder: Path, graph: Graph) -> bytes:
     """A graph's bytes, checked against the manifest. Raises WeightsError when truncated or altered."""
-    name = f"{graph.value}.onnx"
+    return _read_checked(folder, f"{graph.value}.onnx")
+
+
+def load_motion_tables(folder: Path) -> MotionTables:
+    """The tables of coded motion. Raises WeightsError when damaged, or not those of these weights."""
+    return MotionTables.from_bytes(_read_checked(folder, MOTION_TABLES_NAME))
+
+
+def _read_checked(folder: Path, name: str) -> bytes:
     checksums = load_manifest(folder).get("sha256")
     expected = checksums.get(name) if isinstance(checksums, dict) else None
     try:
@@ -142,7 +152,7 @@ class ModelRuntime:
         threads: int = 2,
         weights: Path | None = None,
     ) -> None:
-        folder = weights_folder(weights)
+        folder = self._folder = weights_folder(weights)
         self._sessions = {graph: _open_session(folder, graph, device, threads) for graph in graphs}
         self._keyframes: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._cached_names: list[str] = []
@@ -154,6 +164,10 @@ class ModelRuntime:
         """What inference really runs on, for people: 'CUDA', 'CPU (OpenVINO)' or 'CPU'."""
         first = next(iter(self._sessions.values())).get_providers()[0]
         return {CUDA: "CUDA", OPENVINO: "CPU (OpenVINO)"}.get(first, "CPU")
+
+    def motion_coder(self) -> MotionCoder:
+        """The coder of motion with the tables of these weights. Raises WeightsError."""
+        return MotionCoder(load_motion_tables(self._folder))
 
     def warm_up(self) -> None:
         """Run every open graph once on blank input: the first run of a graph takes many times longer."""

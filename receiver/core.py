@@ -19,7 +19,8 @@ from avcall.bitstream.control import (
     Report,
 )
 from avcall.bitstream.keyframe import CodedKeyframe
-from avcall.bitstream.packet import PROTOCOL_VERSION, version_error
+from avcall.bitstream.motion_coded import MotionCoder
+from avcall.bitstream.packet import PROTOCOL_VERSION, version_error, weights_error
 from avcall.errors import BitstreamError
 from avcall.types import Keyframe, MediaKind
 from receiver.depacketize import Depacketizer, DepacketizerStats
@@ -47,10 +48,12 @@ class ReceiverStats:
 class ReceiverCore:
     """Messages in; units go to the playout, keyframes to the caller, answers to the transport."""
 
-    def __init__(self, playout: Playout) -> None:
+    def __init__(self, playout: Playout, coder: MotionCoder | None = None, weights: str = "") -> None:
+        """Coded motion needs `coder`; `weights` is what the sender's must be."""
+        self._weights = weights
         self.playout = playout
         self.peer_bye: str | None = None
-        self._depacketizer = Depacketizer()
+        self._depacketizer = Depacketizer(coder)
         self._bytes = dict.fromkeys(MediaKind, 0)
         self._units = dict.fromkeys(MediaKind, 0)
         self._keyframe_bytes = 0
@@ -60,15 +63,19 @@ class ReceiverCore:
         self._undecodable: Counter[str] = Counter()  # keyframes; written by one thread alone
         self._first_message_ms: float | None = None
         self._acknowledged = False
-        self._answers = [control.serialize(Hello(PROTOCOL_VERSION, "receiver", SOFTWARE))]
+        self._answers = [control.serialize(Hello(PROTOCOL_VERSION, "receiver", SOFTWARE, weights))]
 
     def on_message(self, data: bytes, now_ms: float) -> CodedKeyframe | None:
         """One message; returns a keyframe when its last slice has come. Raises VersionError."""
         if self._first_message_ms is None:
             self._first_message_ms = now_ms
         found = self._depacketizer.push(data, now_ms)
+        self._bytes[MediaKind.MOTION] += found.motion_bytes
+        if found.unknown_keyframe:
+            self.request_keyframe(now_ms)
         for unit in found.units:
-            self._bytes[unit.kind] += len(unit.payload)
+            if unit.kind is MediaKind.AUDIO:
+                self._bytes[unit.kind] += len(unit.payload)
             self._units[unit.kind] += 1
             self.playout.push(unit, now_ms)
         if found.control is not None:
@@ -152,6 +159,8 @@ class ReceiverCore:
         match message:
             case Hello() if message.protocol_version != PROTOCOL_VERSION:
                 raise version_error(message.protocol_version)
+            case Hello() if message.weights != self._weights:
+                raise weights_error(message.weights, self._weights)
             case Ping():
                 self._answer(Pong(message.sent_ms))
             case Pong():

@@ -4,16 +4,17 @@ This is the one place where a BitstreamError is caught: what breaks the protocol
 reason, and the call goes on. Losses are counted from gaps in the sequence numbers (RFC 3550 appendix A).
 """
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
 from avcall.bitstream import control, motion, packet
 from avcall.bitstream.control import ControlMessage
-from avcall.bitstream.keyframe import CodedKeyframe, KeyframeAssembler
+from avcall.bitstream.keyframe import MAX_ASSEMBLIES, CodedKeyframe, KeyframeAssembler
 from avcall.bitstream.motion import MotionMode
-from avcall.bitstream.packet import MediaPacket, MessageType
-from avcall.errors import BitstreamError
-from avcall.types import AccessUnit
+from avcall.bitstream.motion_coded import MotionCoder
+from avcall.bitstream.packet import CodedMotion, MediaPacket, MessageType
+from avcall.errors import BitstreamError, MotionError
+from avcall.types import FRAME_MS, AccessUnit, Keypoints, MediaKind
 
 SEQUENCE_RANGE = 1 << 16
 MAX_GAP = 3000  # packets; a longer jump is a sender that started anew (MAX_DROPOUT in RFC 3550)
@@ -22,9 +23,15 @@ HISTORY = 512  # sequence numbers remembered to recognise repeats
 
 @dataclass(frozen=True, slots=True)
 class Depacketized:
-    """What one message held: media units, a keyframe that is now whole, or a control message."""
+    """What one message held: media units, a keyframe that is now whole, or a control message.
+
+    Motion units are in half floats, however they travelled; `motion_bytes` is what their payload took.
+    `unknown_keyframe`: there was coded motion of a keyframe that has not come.
+    """
 
     units: tuple[AccessUnit, ...] = ()
+    motion_bytes: int = 0
+    unknown_keyframe: bool = False
     keyframe: CodedKeyframe | None = None
     control: ControlMessage | None = None
 
@@ -104,7 +111,10 @@ class SequenceTracker:
 class Depacketizer:
     """Parses the peer's messages; never raises for what they hold, but for another protocol version."""
 
-    def __init__(self) -> None:
+    def __init__(self, coder: MotionCoder | None = None) -> None:
+        """Without `coder` coded motion is dropped."""
+        self._coder = coder
+        self._sources: OrderedDict[int, Keypoints] = OrderedDict()
         self.dropped: Counter[str] = Counter()
         self._assembler = KeyframeAssembler()
         self._sequences = SequenceTracker()
@@ -116,9 +126,9 @@ class Depacketizer:
         try:
             kind = packet.message_type(data)
             if kind is MessageType.MEDIA:
-                return Depacketized(units=self._media(packet.parse(data)))
+                return self._media(packet.parse(data))
             if kind is MessageType.KEYFRAME_SLICE:
-                return Depacketized(keyframe=self._assembler.push(data))
+                return Depacketized(keyframe=self._keyframe(data))
             return Depacketized(control=control.parse(data))
         except BitstreamError as error:
             self.dropped[type(error).__name__] += 1
@@ -134,12 +144,52 @@ class Depacketizer:
             last_arrival_ms=self._last_arrival_ms,
         )
 
-    def _media(self, media: MediaPacket) -> tuple[AccessUnit, ...]:
+    def _keyframe(self, data: bytes) -> CodedKeyframe | None:
+        """A keyframe when `data` is its last slice; its keypoints are kept for coded motion."""
+        keyframe = self._assembler.push(data)
+        if keyframe is not None:
+            self._sources.pop(keyframe.index, None)
+            self._sources[keyframe.index] = keyframe.keypoints
+            if len(self._sources) > MAX_ASSEMBLIES:
+                self._sources.popitem(last=False)
+        return keyframe
+
+    def _media(self, media: MediaPacket) -> Depacketized:
         """The units of `media`, motion first, once their numbers were checked."""
         for unit in media.motion:
             motion.decode(MotionMode.FP16, unit.payload)
         reason = self._sequences.accept(media.sequence)
         if reason is not None:
             self.dropped[reason] += 1
+            return Depacketized()
+        if media.coded is None:
+            plain_bytes = sum(len(unit.payload) for unit in media.motion)
+            return Depacketized(media.motion + media.audio, plain_bytes)
+        # A packet whose motion cannot be used may still hold speech that can.
+        units: tuple[AccessUnit, ...] = ()
+        source = self._sources.get(media.coded.keyframe_index)
+        if source is None:
+            self.dropped["UnknownKeyframe"] += 1
+        else:
+            units = self._decode(media.coded, source)
+        return Depacketized(units + media.audio, len(media.coded.payload), source is None)
+
+    def _decode(self, coded: CodedMotion, source: Keypoints) -> tuple[AccessUnit, ...]:
+        """Coded motion as units in half floats; none, and counted, when it does not decode."""
+        try:
+            if self._coder is None:
+                raise MotionError("coded motion: there are no tables for it here")
+            frames = self._coder.decode(coded.payload, len(coded.pts_ms), source, coded.step)
+        except MotionError as error:
+            self.dropped[type(error).__name__] += 1
             return ()
-        return media.motion + media.audio
+        return tuple(
+            AccessUnit(
+                MediaKind.MOTION,
+                pts_ms,
+                FRAME_MS,
+                motion.encode(MotionMode.FP16, frame),
+                coded.keyframe_index,
+            )
+            for pts_ms, frame in zip(coded.pts_ms, frames, strict=True)
+        )

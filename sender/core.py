@@ -17,11 +17,17 @@ from avcall.bitstream.control import (
     Pong,
     Report,
 )
-from avcall.bitstream.packet import PROTOCOL_VERSION, MessageType, message_type, version_error
+from avcall.bitstream.packet import (
+    PROTOCOL_VERSION,
+    MessageType,
+    message_type,
+    version_error,
+    weights_error,
+)
 from avcall.errors import BitstreamError
 from avcall.transport.base import Channel
 from avcall.types import AccessUnit
-from sender.encode import EncodedKeyframe
+from sender.encode import EncodedKeyframe, MotionGroupEncoder
 from sender.pacer import Pacer
 from sender.packetize import Packetizer
 
@@ -53,8 +59,11 @@ class SenderStats:
 class SenderCore:
     """Units and keyframes in, messages out, the receiver's control messages in."""
 
-    def __init__(self, tick_ms: int) -> None:
-        self._packetizer = Packetizer(tick_ms)
+    def __init__(self, tick_ms: int, group: MotionGroupEncoder | None = None, weights: str = "") -> None:
+        """Without `group` motion travels in half floats; `weights` is what the receiver's must be."""
+        self._packetizer = Packetizer(tick_ms, group)
+        self._group = group
+        self._weights = weights
         self._pacer = Pacer()
         self._acknowledged: int | None = None
         self._latest: EncodedKeyframe | None = None
@@ -63,7 +72,7 @@ class SenderCore:
         self._dropped_messages = 0
         self.keyframe_wanted = False
         self.peer_bye: str | None = None
-        self.push_control(Hello(PROTOCOL_VERSION, "sender", SOFTWARE))
+        self.push_control(Hello(PROTOCOL_VERSION, "sender", SOFTWARE, weights))
 
     @property
     def acknowledged_keyframe(self) -> int | None:
@@ -83,6 +92,8 @@ class SenderCore:
     def push_keyframe(self, keyframe: EncodedKeyframe) -> None:
         """Send a keyframe, slice by slice; motion moves over to it once the receiver has it."""
         self._latest = keyframe
+        if self._group is not None:
+            self._group.add_source(keyframe)
         self._pacer.push_keyframe(keyframe.slices)
         self._stats = replace(self._stats, keyframes=self._stats.keyframes + 1)
 
@@ -119,6 +130,8 @@ class SenderCore:
         match message:
             case Hello() if message.protocol_version != PROTOCOL_VERSION:
                 raise version_error(message.protocol_version)
+            case Hello() if message.weights != self._weights:
+                raise weights_error(message.weights, self._weights)
             case KeyframeAck() if self._latest is not None and message.index == self._latest.index:
                 self._acknowledged = message.index
             case KeyframeRequest():

@@ -1,15 +1,18 @@
 """Encode: keypoints to motion units, and the keyframe to the slices that carry it."""
 
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from avcall.bitstream import keyframe as still
 from avcall.bitstream import motion
 from avcall.bitstream.keyframe import CodedKeyframe, StillCodec
 from avcall.bitstream.motion import MotionMode
+from avcall.bitstream.motion_coded import MotionCoder
+from avcall.bitstream.packet import KEYFRAME_INDICES, CodedMotion
 from avcall.types import FRAME_MS, AccessUnit, FaceCrop, Keypoints, MediaKind, U8Image
+from models.runtime import MAX_LIVE_KEYFRAMES
 from sender.detect import Detector
-
-KEYFRAME_INDICES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +25,40 @@ class EncodedKeyframe:
     image_bytes: int
 
 
-def encode_motion(mode: MotionMode, keypoints: Keypoints, pts_ms: int) -> AccessUnit:
-    """One motion unit; the index of the keyframe that it animates is set when it is sent."""
-    return AccessUnit(MediaKind.MOTION, pts_ms, FRAME_MS, motion.encode(mode, keypoints))
+def encode_motion(keypoints: Keypoints, pts_ms: int) -> AccessUnit:
+    """One motion unit in half floats; the index of the keyframe that it animates is set when it is sent."""
+    return AccessUnit(MediaKind.MOTION, pts_ms, FRAME_MS, motion.encode(MotionMode.FP16, keypoints))
+
+
+class MotionGroupEncoder:
+    """Codes the motion units of one packet together, against the keyframe that they animate.
+
+    `step` 0 (finest) to 7 is the knob of the rate; it may change from packet to packet.
+    """
+
+    def __init__(self, coder: MotionCoder, step: int) -> None:
+        self._coder = coder
+        self.step = step
+        self._sources: OrderedDict[int, Keypoints] = OrderedDict()
+
+    def add_source(self, keyframe: "EncodedKeyframe") -> None:
+        """Remember a keyframe's keypoints; the fifth pushes out the oldest."""
+        self._sources.pop(keyframe.index, None)
+        self._sources[keyframe.index] = keyframe.keypoints
+        if len(self._sources) > MAX_LIVE_KEYFRAMES:
+            self._sources.popitem(last=False)
+
+    def encode(self, units: Sequence[AccessUnit]) -> CodedMotion | None:
+        """Units in half floats, all of one keyframe; None when half floats are the better choice."""
+        index = units[0].keyframe_index
+        source = self._sources.get(index)
+        if source is None:
+            return None
+        frames = [motion.decode(MotionMode.FP16, unit.payload) for unit in units]
+        payload = self._coder.encode(frames, source, self.step)
+        if len(payload) >= sum(len(unit.payload) for unit in units):
+            return None
+        return CodedMotion(tuple(unit.pts_ms for unit in units), index, self.step, payload)
 
 
 class KeyframeEncoder:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from avcall.bitstream import packet as wire
 from avcall.bitstream.packet import MediaPacket
 from avcall.types import AccessUnit, MediaKind
+from sender.encode import MotionGroupEncoder
 
 MAX_PENDING_UNITS = 48  # two seconds of units that nobody polled for; then the oldest go
 
@@ -33,10 +34,12 @@ class PacketizerStats:
 class Packetizer:
     """Collects units and emits them every `tick_ms` of the caller's clock."""
 
-    def __init__(self, tick_ms: int) -> None:
+    def __init__(self, tick_ms: int, group: MotionGroupEncoder | None = None) -> None:
+        """With `group` motion travels coded, without it in half floats."""
         if tick_ms <= 0:
             raise ValueError(f"a tick takes more than 0 ms, not {tick_ms}")
         self._tick_ms = tick_ms
+        self._group = group
         self._pending: list[AccessUnit] = []
         self._due_ms: float | None = None
         self._sequence = 0
@@ -101,13 +104,16 @@ class Packetizer:
     def _serialize(self, units: list[AccessUnit]) -> bytes:
         motion = tuple(unit for unit in units if unit.kind is MediaKind.MOTION)
         audio = tuple(unit for unit in units if unit.kind is MediaKind.AUDIO)
-        data = wire.serialize(MediaPacket(self._sequence, units[0].pts_ms, motion, audio))
+        coded = self._group.encode(motion) if self._group is not None and motion else None
+        plain = motion if coded is None else ()
+        data = wire.serialize(MediaPacket(self._sequence, units[0].pts_ms, plain, audio, coded))
         self._sequence = (self._sequence + 1) & 0xFFFF
         self._packets += 1
         self._sent[MediaKind.MOTION] += len(motion)
         self._sent[MediaKind.AUDIO] += len(audio)
-        for unit in units:
-            self._sent_bytes[unit.kind] += len(unit.payload)
+        motion_bytes = sum(len(unit.payload) for unit in motion) if coded is None else len(coded.payload)
+        self._sent_bytes[MediaKind.MOTION] += motion_bytes
+        self._sent_bytes[MediaKind.AUDIO] += sum(len(unit.payload) for unit in audio)
         return data
 
 
@@ -115,6 +121,7 @@ def _fitting(units: list[AccessUnit]) -> int:
     """How many of `units`, by increasing pts, go into one message: at least one."""
     size_bytes = wire.header_size_bytes()
     counts = dict.fromkeys(MediaKind, 0)
+    last_motion: AccessUnit | None = None
     for index, unit in enumerate(units):
         size_bytes += wire.unit_size_bytes(unit)
         counts[unit.kind] += 1
@@ -122,4 +129,14 @@ def _fitting(units: list[AccessUnit]) -> int:
         too_far = unit.pts_ms - units[0].pts_ms > wire.MAX_OFFSET_MS
         if index and (too_many or too_far or size_bytes > wire.MAX_MESSAGE_BYTES):
             return index
+        if unit.kind is MediaKind.MOTION:
+            # Coded frames share their keyframe, and the gap between two of them is one byte.
+            if last_motion is not None and not _go_together(last_motion, unit):
+                return index
+            last_motion = unit
     return len(units)
+
+
+def _go_together(first: AccessUnit, second: AccessUnit) -> bool:
+    same = first.keyframe_index == second.keyframe_index
+    return same and second.pts_ms - first.pts_ms <= wire.MAX_GAP_MS

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from avcall.bitstream.motion import MotionMode
 from avcall.errors import NoFaceError
 from avcall.types import AccessUnit, FaceCrop, VideoFrame
 from sender.detect import Detector, Retarget
@@ -32,13 +31,11 @@ class PicturePath:
         detector: Detector,
         tracker: FaceTracker,
         keyframes: KeyframeEncoder,
-        mode: MotionMode,
         photo: FaceCrop | None = None,
     ) -> None:
         self._detector = detector
         self._tracker = tracker
         self._keyframes = keyframes
-        self._mode = mode
         self._photo = photo
         self._retarget: Retarget | None = None
         self._keyframe_wanted = True
@@ -58,7 +55,7 @@ class PicturePath:
         keypoints = self._detector.keypoints(crop)
         if self._retarget is not None:
             keypoints = self._retarget.apply(keypoints)
-        unit = encode_motion(self._mode, keypoints, frame.pts_ms)
+        unit = encode_motion(keypoints, frame.pts_ms)
         return Pictured(self._tracker.state, unit, keyframe)
 
     def finish(self) -> None:

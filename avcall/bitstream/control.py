@@ -1,7 +1,8 @@
 """Control messages: one byte of version and type, then a msgpack array [number, field, ...].
 
     number  message          fields
-    1       Hello            protocol_version int 0..15, role 'sender' or 'receiver', software str <= 64
+    1       Hello            protocol_version int 0..15, role 'sender' or 'receiver', software str <= 64,
+                             weights str: '' or the 16 hexadecimal digits of the motion tables
     2       KeyframeAck      index int 0..255
     3       KeyframeRequest
     4       Report           received_packets, lost_packets, late_units, jitter_ms, playout_delay_ms,
@@ -14,6 +15,7 @@ The schema is fixed: the count of fields is exact, a bool is not a number, times
 and text is printable, because it may end up on a terminal.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
 from typing import cast
@@ -38,6 +40,7 @@ class Hello:
     protocol_version: int
     role: str
     software: str
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ _RULES: dict[str, Callable[[object], bool]] = {
     "protocol_version": _is_int(0, 15),
     "role": lambda value: type(value) is str and value in ROLES,
     "software": _is_text(MAX_SOFTWARE_CHARACTERS),
+    "weights": lambda value: type(value) is str and re.fullmatch("([0-9a-f]{16})?", value) is not None,
     "index": _is_int(0, 255),
     "received_packets": _is_int(0, MAX_COUNT),
     "lost_packets": _is_int(0, MAX_COUNT),

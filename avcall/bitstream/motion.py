@@ -32,9 +32,13 @@ _MIN_SINGULAR_VALUE = 0.05  # 0.05 squared is 2.5 times MIN_DETERMINANT: room fo
 
 
 class MotionMode(IntEnum):
-    """How a motion unit is coded. 1 is kept for a predicted, entropy-coded mode; the wire has room for 4."""
+    """How motion is coded: each frame alone in half floats, or a packet's frames together (`motion_coded`).
+
+    The wire has room for 4 modes.
+    """
 
     FP16 = 0
+    CODED = 1
 
 
 UNIT_BYTES = {MotionMode.FP16: PAPER_BITS_PER_FRAME // 8}  # modes whose size is fixed

@@ -8,12 +8,15 @@ A media packet, big-endian:
     1       2     sequence, counts packets, wraps at 65536
     3       4     pts_ms, not above the pts of any unit
     7       1     contents: motion mode (bits 7..6), count of motion (5..3) and audio units (2..0), 0..6
-    8       ...   motion units: pts offset (short), keyframe index (1), payload (120)
+    8       ...   mode FP16: motion units: pts offset (short), keyframe index (1), payload (120)
     ...     ...   audio units: pts offset (short), payload size (short), payload (one Opus packet)
+    ...     ...   mode CODED: pts offset of the first frame (short), step (bits 7..5) and keyframe index (4..0),
+                  one byte for each later frame: its pts minus that of the frame before, then the coded frames
+                  up to the end of the message
 
 A `short` is a number n of 0..1275 in one or two bytes, coded as RFC 6716 section 3.2.1 codes frame lengths:
 up to 251 as itself, above that as 252 + (n mod 4), then (n - first byte) / 4. Offsets are in ms from the
-packet's pts. The mode FP16 is 0 and the only one; a motion unit lasts 40 ms, an audio unit what its TOC says.
+packet's pts. Mode FP16 is 0, CODED is 1; a motion unit lasts 40 ms, an audio unit what its TOC says.
 """
 
 import itertools
@@ -32,6 +35,8 @@ MAX_UNITS = 6  # of one medium in one packet: 240 ms of motion
 MAX_SHORT = 1275  # 255 * 4 + 255
 MAX_OFFSET_MS = MAX_SHORT  # between the first and the last unit of a packet
 MAX_PTS_MS = 2**32 - 1  # 49 days of call
+MAX_GAP_MS = 255  # between coded frames of one packet
+KEYFRAME_INDICES = 32  # keyframes are numbered modulo this; at most 4 live at once
 
 _HEADER = struct.Struct(">BHIB")
 _SHORT_ONE_BYTE = 251
@@ -47,16 +52,30 @@ class MessageType(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class MediaPacket:
-    """One tick of media: up to 6 motion units (mode FP16) and up to 6 audio units, by increasing pts.
+class CodedMotion:
+    """The motion of a packet in mode CODED: 1..6 frames at `pts_ms`, all of keyframe `keyframe_index` 0..31.
 
-    `sequence` 0..65535; `pts_ms` is not above the pts of any unit.
+    `step` 0..7 is the quantiser's; `payload` is what `MotionCoder` makes and takes.
+    """
+
+    pts_ms: tuple[int, ...]
+    keyframe_index: int
+    step: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPacket:
+    """One tick of media: up to 6 frames of motion and up to 6 audio units, by increasing pts.
+
+    Motion is either `motion` (mode FP16) or `coded`. `sequence` 0..65535; `pts_ms` is not above any other pts.
     """
 
     sequence: int
     pts_ms: int
-    motion: tuple[AccessUnit, ...]
-    audio: tuple[AccessUnit, ...]
+    motion: tuple[AccessUnit, ...] = ()
+    audio: tuple[AccessUnit, ...] = ()
+    coded: CodedMotion | None = None
 
 
 def first_byte(kind: MessageType) -> bytes:
@@ -68,6 +87,14 @@ def version_error(theirs: int) -> VersionError:
     """The error for a peer that speaks another protocol version."""
     return VersionError(
         f"the peer speaks protocol version {theirs}, this avcall speaks {PROTOCOL_VERSION}: "
+        "install the same avcall on both sides"
+    )
+
+
+def weights_error(theirs: str, ours: str) -> VersionError:
+    """The error for a peer whose weights are others: what either draws would not be what the other meant."""
+    return VersionError(
+        f"the peer uses other weights ({theirs or 'none'}) than this avcall ({ours or 'none'}): "
         "install the same avcall on both sides"
     )
 
@@ -92,7 +119,10 @@ def message_type(data: bytes) -> MessageType:
 def serialize(packet: MediaPacket) -> bytes:
     """The bytes of `packet`. Raises PacketError or AudioFormatError where `parse` would refuse."""
     _check_header(packet)
-    contents = MotionMode.FP16 << 6 | len(packet.motion) << 3 | len(packet.audio)
+    mode, count = MotionMode.FP16, len(packet.motion)
+    if packet.coded is not None:
+        mode, count = MotionMode.CODED, len(packet.coded.pts_ms)
+    contents = mode << 6 | count << 3 | len(packet.audio)
     head = first_byte(MessageType.MEDIA)[0]
     parts = [_HEADER.pack(head, packet.sequence, packet.pts_ms, contents)]
     for unit in packet.motion:
@@ -104,6 +134,8 @@ def serialize(packet: MediaPacket) -> bytes:
     for unit in packet.audio:
         validate_opus(unit.payload)
         parts += [_short(unit.pts_ms - packet.pts_ms), _short(len(unit.payload)), unit.payload]
+    if packet.coded is not None:
+        parts += _coded_parts(packet.coded, packet.pts_ms)
     data = b"".join(parts)
     if len(data) > MAX_MESSAGE_BYTES:
         raise PacketError(f"media packet: {len(data)} bytes, at most {MAX_MESSAGE_BYTES} fit")
@@ -124,13 +156,15 @@ def parse(data: bytes) -> MediaPacket:
         raise PacketError("media packet: truncated in its header")
     _, sequence, pts_ms, contents = _HEADER.unpack_from(data)
     mode, motion_count, audio_count = contents >> 6, contents >> 3 & 7, contents & 7
-    if mode != MotionMode.FP16:
+    if mode not in tuple(MotionMode):
         raise PacketError(f"media packet: motion mode {mode} is unknown")
     reader = _Reader(data, _HEADER.size)
-    motion = tuple(_read_motion(reader, pts_ms) for _ in range(motion_count))
+    plain = motion_count if mode == MotionMode.FP16 else 0
+    motion = tuple(_read_motion(reader, pts_ms) for _ in range(plain))
     audio = tuple(_read_audio(reader, pts_ms) for _ in range(audio_count))
+    coded = _read_coded(reader, pts_ms, motion_count) if mode == MotionMode.CODED else None
     reader.finish()
-    packet = MediaPacket(sequence=sequence, pts_ms=pts_ms, motion=motion, audio=audio)
+    packet = MediaPacket(sequence=sequence, pts_ms=pts_ms, motion=motion, audio=audio, coded=coded)
     _check_header(packet)
     return packet
 
@@ -164,6 +198,9 @@ class _Reader:
         first = self.take(1, field)[0]
         return first if first <= _SHORT_ONE_BYTE else first + 4 * self.take(1, field)[0]
 
+    def rest(self) -> bytes:
+        return self.take(len(self._data) - self._offset, "the rest")
+
     def finish(self) -> None:
         if self._offset != len(self._data):
             raise PacketError(f"media packet: {len(self._data) - self._offset} bytes after the last unit")
@@ -185,6 +222,26 @@ def _read_motion(reader: _Reader, pts_ms: int) -> AccessUnit:
     return AccessUnit(MediaKind.MOTION, pts_ms + offset_ms, FRAME_MS, payload, keyframe_index)
 
 
+def _coded_parts(coded: CodedMotion, pts_ms: int) -> list[bytes]:
+    gaps = [b - a for a, b in itertools.pairwise(coded.pts_ms)]
+    if not 0 <= coded.step < 8 or not 0 <= coded.keyframe_index < KEYFRAME_INDICES:
+        raise PacketError(f"media packet: step {coded.step} or keyframe {coded.keyframe_index} out of range")
+    if gaps and max(gaps) > MAX_GAP_MS:
+        raise PacketError(f"media packet: coded frames {max(gaps)} ms apart, at most {MAX_GAP_MS} fit")
+    named = bytes([coded.step << 5 | coded.keyframe_index])
+    return [_short(coded.pts_ms[0] - pts_ms), named, bytes(gaps), coded.payload]
+
+
+def _read_coded(reader: _Reader, pts_ms: int, count: int) -> CodedMotion:
+    if not count:
+        raise PacketError("media packet: coded motion of no frame")
+    first_ms = pts_ms + reader.short("a motion offset")
+    named = reader.take(1, "a keyframe index")[0]
+    gaps = reader.take(count - 1, "the gaps between frames")
+    times = tuple(itertools.accumulate(gaps, initial=first_ms))
+    return CodedMotion(times, named & 0x1F, named >> 5, reader.rest())
+
+
 def _read_audio(reader: _Reader, pts_ms: int) -> AccessUnit:
     offset_ms = reader.short("an audio offset")
     payload = reader.take(reader.short("an audio size"), "an audio payload")
@@ -196,12 +253,17 @@ def _check_header(packet: MediaPacket) -> None:
         raise PacketError(f"media packet: sequence {packet.sequence} is not 16 bits")
     if not 0 <= packet.pts_ms <= MAX_PTS_MS:
         raise PacketError(f"media packet: pts {packet.pts_ms} is not 32 bits")
-    if not packet.motion and not packet.audio:
+    coded_times = packet.coded.pts_ms if packet.coded is not None else ()
+    if packet.motion and packet.coded is not None:
+        raise PacketError("media packet: motion in two modes")
+    motion_times = [unit.pts_ms for unit in packet.motion] or list(coded_times)
+    audio_times = [unit.pts_ms for unit in packet.audio]
+    if not motion_times and not audio_times:
         raise PacketError("media packet: holds no unit")
-    for name, units in (("motion", packet.motion), ("audio", packet.audio)):
-        if len(units) > MAX_UNITS:
-            raise PacketError(f"media packet: {len(units)} {name} units, at most {MAX_UNITS} are allowed")
-        if any(b.pts_ms <= a.pts_ms for a, b in itertools.pairwise(units)):
+    for name, times in (("motion", motion_times), ("audio", audio_times)):
+        if len(times) > MAX_UNITS:
+            raise PacketError(f"media packet: {len(times)} {name} units, at most {MAX_UNITS} are allowed")
+        if any(b <= a for a, b in itertools.pairwise(times)):
             raise PacketError(f"media packet: {name} units out of order")
-        if units and units[-1].pts_ms > MAX_PTS_MS:
-            raise PacketError(f"media packet: {name} pts {units[-1].pts_ms} is not 32 bits")
+        if times and times[-1] > MAX_PTS_MS:
+            raise PacketError(f"media packet: {name} pts {times[-1]} is not 32 bits")

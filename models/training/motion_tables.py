@@ -3,6 +3,8 @@
 They depend on the detector: new weights need new tables.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from avcall.bitstream.motion_coded import (
 )
 from avcall.types import F32Array, Keypoints, Priors
 from models.priors import draw_mesh
-from models.runtime import ModelRuntime
+from models.runtime import MOTION_TABLES_NAME, ModelRuntime, load_manifest
 from models.training.data import Clip
 
 FINEST_STEP = 0.003  # in half widths of the picture: 0.4 pixels
@@ -123,8 +125,12 @@ def _frequencies(histogram: NDArray[np.float64], magnitude: float) -> NDArray[np
     return np.minimum(scaled, FREQUENCY_SUM - 1).astype(np.uint16)
 
 
-def write_tables(tables: MotionTables, folder: Path, detector_sha256: str) -> Path:
-    """Write motion.safetensors into a weights folder, with the hash of the detector that it belongs to."""
-    path = folder / "motion.safetensors"
-    path.write_bytes(tables.to_bytes({"detect_sha256": detector_sha256}))
+def write_tables(tables: MotionTables, folder: Path) -> Path:
+    """Write motion.safetensors into a weights folder and its sha256 into the manifest."""
+    path = folder / MOTION_TABLES_NAME
+    data = tables.to_bytes({})
+    path.write_bytes(data)
+    manifest = load_manifest(folder)
+    manifest["sha256"][path.name] = hashlib.sha256(data).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return path

@@ -19,7 +19,7 @@ from avcall.bitstream.control import (
 from avcall.errors import BitstreamError, ControlError, VersionError
 
 MESSAGES: list[ControlMessage] = [
-    Hello(1, "sender", "avcall 0.1.0"),
+    Hello(1, "sender", "avcall 0.1.0", "0123456789abcdef"),
     KeyframeAck(255),
     KeyframeRequest(),
     Report(1000, 12, 3, 17.5, 90.0, 970),
@@ -65,8 +65,10 @@ def test_the_longest_bye_fits() -> None:
         ([5, float("nan")], "Ping.sent_ms"),
         ([5, float("inf")], "Ping.sent_ms"),
         ([5, -1.0], "Ping.sent_ms"),
-        ([1, 1, "spy", "x"], "Hello.role"),
-        ([1, 1, "sender", "x" * 65], "Hello.software"),
+        ([1, 1, "spy", "x", ""], "Hello.role"),
+        ([1, 1, "sender", "x" * 65, ""], "Hello.software"),
+        ([1, 1, "sender", "x", "0123456789ABCDEF"], "Hello.weights"),
+        ([1, 1, "sender", "x", "0123"], "Hello.weights"),
         ([7, "x" * 201], "Bye.reason"),
         ([7, "\x1b[2J"], "Bye.reason"),
         ([7, None], "Bye.reason"),

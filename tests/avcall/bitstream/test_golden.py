@@ -15,7 +15,8 @@ from avcall.bitstream import control, keyframe, packet
 from avcall.bitstream.control import Bye, Hello, KeyframeAck, KeyframeRequest, Ping, Pong, Report
 from avcall.bitstream.keyframe import CodedKeyframe, KeyframeAssembler, StillCodec
 from avcall.bitstream.motion import MotionMode, decode, encode
-from avcall.bitstream.packet import MediaPacket
+from avcall.bitstream.motion_coded import MotionCoder, MotionTables
+from avcall.bitstream.packet import CodedMotion, MediaPacket
 from avcall.types import AccessUnit, Keypoints, MediaKind
 from tests.units import make_still
 
@@ -46,6 +47,24 @@ def pinned_packet() -> MediaPacket:
     )
 
 
+def pinned_coder() -> MotionCoder:
+    """With tables of its own: those of the weights change with them."""
+    return MotionCoder(MotionTables.from_bytes((GOLDEN / "motion_tables.safetensors").read_bytes()))
+
+
+def pinned_frames() -> list[Keypoints]:
+    """Three frames that move away from the pinned keypoints."""
+    still = pinned_keypoints()
+    return [Keypoints(still.values + step / 64, still.jacobians * (1 + step / 32)) for step in (1, 2, 4)]
+
+
+def pinned_coded_packet() -> MediaPacket:
+    payload = pinned_coder().encode(pinned_frames(), pinned_keypoints(), 2)
+    coded = CodedMotion((0x0105, 0x0105 + 40, 0x0105 + 73), 3, 2, payload)
+    speech = AccessUnit(MediaKind.AUDIO, 0x0100, 40, bytes([0x50]) + bytes(range(29)))
+    return MediaPacket(sequence=7, pts_ms=0x0100, audio=(speech,), coded=coded)
+
+
 def pinned_keyframe() -> CodedKeyframe:
     image = (GOLDEN / "still.avif").read_bytes()
     return CodedKeyframe(7, StillCodec.AVIF, image, pinned_keypoints())
@@ -60,9 +79,11 @@ def pinned_slices() -> bytes:
 FILES: dict[str, Callable[[], bytes]] = {
     "motion_fp16.bin": lambda: encode(MotionMode.FP16, pinned_keypoints()),
     "media.bin": lambda: packet.serialize(pinned_packet()),
+    "motion_coded.bin": lambda: pinned_coder().encode(pinned_frames(), pinned_keypoints(), 2),
+    "media_coded.bin": lambda: packet.serialize(pinned_coded_packet()),
     "keyframe.bin": lambda: keyframe.serialize(pinned_keyframe()),
     "keyframe_slices.bin": pinned_slices,
-    "control_hello.bin": lambda: control.serialize(Hello(1, "receiver", "avcall 0.1.0")),
+    "control_hello.bin": lambda: control.serialize(Hello(1, "receiver", "avcall 0.1.0", "0123456789abcdef")),
     "control_keyframe_ack.bin": lambda: control.serialize(KeyframeAck(200)),
     "control_keyframe_request.bin": lambda: control.serialize(KeyframeRequest()),
     "control_report.bin": lambda: control.serialize(Report(70000, 300, 2, 12.5, 85.0, 65000)),
@@ -96,6 +117,16 @@ def test_the_pinned_motion_is_read() -> None:
 
 def test_the_pinned_packet_is_read() -> None:
     assert packet.parse((GOLDEN / "media.bin").read_bytes()) == pinned_packet()
+
+
+def test_the_pinned_coded_packet_is_read() -> None:
+    read = packet.parse((GOLDEN / "media_coded.bin").read_bytes())
+    assert read == pinned_coded_packet()
+    assert read.coded is not None
+    assert read.coded.payload == (GOLDEN / "motion_coded.bin").read_bytes()
+    decoded = pinned_coder().decode(read.coded.payload, 3, pinned_keypoints(), read.coded.step)
+    for frame, wanted in zip(decoded, pinned_frames(), strict=True):
+        assert np.abs(frame.values - wanted.values).max() < 0.02
 
 
 def test_the_pinned_slices_make_the_pinned_keyframe() -> None:

@@ -99,7 +99,10 @@ def header(contents: int, body: bytes = b"") -> bytes:
     ("data", "message"),
     [
         (header(0), "holds no unit"),
-        (header(0b01_001_000, bytes(122)), "motion mode 1"),
+        (header(0b10_001_000, bytes(122)), "motion mode 2"),
+        (header(0b01_000_000), "coded motion of no frame"),
+        (header(0b01_011_000, b"\x00\x01\x28"), "gaps between frames"),
+        (header(0b01_010_000, b"\x00\x01\x00"), "out of order"),
         (header(0b00_111_000, bytes(7 * 122)), "7 motion units"),
         (header(0b00_000_111, b"\x00\x01\x50" * 7), "7 audio units"),
         (header(0b00_000_010, b"\x05\x01\x50" * 2), "audio units out of order"),
