@@ -84,3 +84,20 @@ def test_counts() -> None:
 def test_no_interval_or_age_is_an_error(options: dict) -> None:
     with pytest.raises(ValueError, match="above 0"):
         Pacer(**options)
+
+
+def test_what_is_not_open_waits_but_control_does_not() -> None:
+    pacer = Pacer(max_age_ms=400)
+    pacer.push_keyframe(SLICES)
+    pacer.push_media(b"media", 0)
+    pacer.push_control(b"ack")
+    assert pacer.pop(0, media_open=False, slices_open=False) == [(Channel.CONTROL, b"ack")]
+    assert pacer.pop(20, slices_open=False) == [(Channel.MEDIA, b"media")]
+    assert pacer.pop(40) == [(Channel.CONTROL, b"slice 0")]
+
+
+def test_media_that_waits_goes_stale() -> None:
+    pacer = Pacer(max_age_ms=400)
+    pacer.push_media(b"old", 0)
+    assert pacer.pop(401, media_open=False) == []
+    assert pacer.stats().stale_media == 1
