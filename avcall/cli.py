@@ -18,10 +18,12 @@ import typer
 from rich.console import Console
 
 from avcall.config import NetworkConfig, ReceiveConfig, SendConfig
-from avcall.errors import AvcallError
+from avcall.errors import AvcallError, InputError
+from avcall.training_cli import add_commands
 
 ResultT = TypeVar("ResultT")
 EXIT_BAD_INPUT = 2
+TRAINING_PACKAGES = ("torch", "lightning_fabric", "onnx", "stlpips_pytorch", "skimage", "tensorboard")
 NATIVE_LOG_VARIABLE = "AVCALL_NATIVE_LOG"
 
 app = typer.Typer(
@@ -30,11 +32,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     add_completion=False,
-    help="A video call for links of 20-60 kbit/s: one picture of the face, then only its motion and the voice."
-    "\n\n"
+    help="A video call for links of 20-60 kbit/s: one picture of the face, then only its motion "
+    "and the voice.\n\n"
     "One side runs `avcall receive` and hands the line that it prints to the other side, which runs it. "
     "`avcall demo` shows a whole call on this machine; `avcall doctor` says what is missing for one.",
 )
+
+add_commands(app)
 
 Token = Annotated[
     str | None, typer.Option(help="Secret that the caller must present.", envvar="AVCALL_TOKEN")
@@ -284,3 +288,7 @@ def main() -> None:
         app()
     except AvcallError as error:
         _fail(error)
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING_PACKAGES:
+            raise
+        _fail(InputError(f"this command needs {error.name}; install it with: pip install 'avcall[train]'"))

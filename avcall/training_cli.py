@@ -1,0 +1,153 @@
+"""The offline commands: prepare, train, export, evaluate. They need the extra `train`; a call never does."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from avcall.errors import InputError
+
+if TYPE_CHECKING:
+    from models.training.trainer import Trainer
+
+Data = Annotated[Path, typer.Option(help="Folder that `avcall prepare` filled.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register the offline commands."""
+    panel = "Training"
+    app.command(rich_help_panel=panel)(prepare)
+    app.command(rich_help_panel=panel)(train)
+    app.command(rich_help_panel=panel)(export)
+    app.command(rich_help_panel=panel)(evaluate)
+
+
+def prepare(
+    sources: Annotated[list[Path], typer.Argument(help="Videos, or folders of them, of one face each.")],
+    out: Annotated[Path, typer.Option(help="Folder for the prepared clips.")],
+    workers: Annotated[int, typer.Option(help="Processes that work side by side.")] = 2,
+) -> None:
+    """Turn face clips into training data: pictures, landmarks, masks and speech.
+
+    Clips that are there already are skipped, so an interrupted run goes on. Says what was refused, and why.
+    """
+    from models.training.prepare import prepare as run
+
+    console, taken, refused = Console(), 0, 0
+    for done in run(sources, out, workers):
+        taken += done.refused is None
+        if done.refused is not None:
+            refused += 1
+            console.print(f"refused {done.source}: {done.refused}", highlight=False, markup=False)
+        elif taken % 25 == 0:
+            console.print(f"{taken} clips prepared", highlight=False)
+    console.print(f"{taken} clips prepared, {refused} refused; they are in {out}", highlight=False)
+
+
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, scalars, sample pictures.")],
+    preset: Annotated[str, typer.Option(help="live or paper.")] = "live",
+    hours: Annotated[float, typer.Option(help="Stop after this time.")] = 1.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that lies in --out.")] = False,
+    grow_at: Annotated[int, typer.Option(help="Step at which pictures grow from 128 to 256 pixels.")] = 2500,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 5e-4,
+    adversarial_from: Annotated[
+        int | None, typer.Option(help="Step at which the discriminator joins.")
+    ] = None,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true, or bf16-mixed on a GPU.")] = "32-true",
+) -> None:
+    """Train the network. Writes a checkpoint every ten minutes; `--resume` goes on exactly there."""
+    trainer = _trainer(data, out, preset, grow_at, learning_rate, adversarial_from, accelerator, precision)
+    if resume:
+        trainer.load(trainer.checkpoint_path)
+    elif trainer.checkpoint_path.exists():
+        raise InputError(f"--out {out} holds a run already; add --resume, or choose another folder")
+    trainer.run(hours)
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt of a run.")],
+    out: Annotated[Path, typer.Option(help="Weights folder to write.")],
+    data: Data,
+    every: Annotated[int, typer.Option(help="Use every n-th clip for the tables of coded motion.")] = 10,
+) -> None:
+    """Export the averaged weights of a run: ONNX graphs, safetensors, and the tables of coded motion."""
+    from models.config import ModelConfig
+    from models.network import Network
+    from models.runtime import Graph, ModelRuntime
+    from models.training.data import Clip
+    from models.training.export import export_weights
+    from models.training.motion_tables import clip_keypoints, train_tables, write_tables
+    from models.training.trainer import read_checkpoint
+
+    state = read_checkpoint(checkpoint)
+    network = Network(ModelConfig.from_dict(state["model"]))
+    network.load_state_dict(state["ema"])
+    export_weights(network, out, {"steps": state["step"], "hours": round(state["seconds"] / 3600, 2)})
+    paths = sorted(data.glob("*.npz"))[::every]
+    if not paths:
+        raise InputError(f"no prepared clip in {data}; make some with: avcall prepare VIDEOS --out {data}")
+    runtime = ModelRuntime((Graph.DETECT,), weights=out)
+    clips = [clip_keypoints(Clip(path), runtime) for path in track(paths, "motion tables")]
+    tables = train_tables(clips)
+    write_tables(tables, out)
+    Console().print(
+        f"weights of step {state['step']} in {out}, motion tables {tables.digest()}", highlight=False
+    )
+
+
+def evaluate(
+    data: Data,
+    weights: Annotated[Path | None, typer.Option(help="Weights folder; default: the shipped one.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.json, table.md and picture strips.")
+    ] = None,
+    every: Annotated[int, typer.Option(help="Judge every n-th frame.")] = 5,
+    perceptual: Annotated[
+        bool, typer.Option(help="Compute ST-LPIPS too, which takes most of the time.")
+    ] = True,
+) -> None:
+    """Measure weights on clips of people they never saw; the first frame of a clip is its keyframe."""
+    from models.runtime import weights_folder
+    from models.training.evaluate import evaluate as run
+    from models.training.evaluate import table
+
+    console = Console()
+    report = run(
+        weights_folder(weights),
+        data,
+        every=every,
+        perceptual=perceptual,
+        out=out,
+        on_clip=lambda clip: console.print(clip.name, highlight=False),
+    )
+    console.print(table(report), markup=False, highlight=False, soft_wrap=True)
+
+
+def _trainer(
+    data: Path,
+    out: Path,
+    preset: str,
+    grow_at: int,
+    learning_rate: float,
+    adversarial_from: int | None,
+    accelerator: str,
+    precision: str,
+) -> "Trainer":
+    from lightning_fabric import Fabric
+
+    from models.config import PRESETS
+    from models.training.trainer import TrainConfig, Trainer
+
+    if preset not in PRESETS:
+        raise InputError(f"--preset {preset} is none; choose one of {', '.join(PRESETS)}")
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
+    fabric.launch()
+    config = TrainConfig(
+        sizes=((128, 0), (256, grow_at)), learning_rate=learning_rate, adversarial_from=adversarial_from
+    )
+    return Trainer(PRESETS[preset], config, data, out, fabric)
