@@ -28,7 +28,7 @@ from avcall.sample import build_sample
 from avcall.stats import Bill
 from avcall.summary import rates_table
 from avcall.types import FRAME_MS, FRAME_SIZE_PX, SAMPLE_RATE_HZ, Pcm, U8Image, VideoFrame
-from receiver.record import Mp4Writer
+from receiver.record import AAC_PRIMING_SAMPLES, Mp4Writer
 from sender.capture import check_camera, read_video
 from sender.media_file import probe_video
 from sender.track import FaceTracker
@@ -233,18 +233,21 @@ def _crops(camera: Path) -> Iterator[VideoFrame]:
 
 
 def recorded_pictures(path: Path) -> Iterator[tuple[int, U8Image]]:
-    """(ms since the start of the recording, picture) of an MP4."""
+    """(ms since the start of the recording, picture) of an MP4; the first stands from the start on."""
     with av.open(str(path)) as container:
         start_s = _start_s(container)
         for frame in container.decode(video=0):
             yield (
-                round(((frame.time or 0.0) - start_s) * 1000),
+                max(0, round(((frame.time or 0.0) - start_s) * 1000)),
                 np.asarray(frame.to_ndarray(format="rgb24"), np.uint8),
             )
 
 
 def recorded_sound(path: Path) -> Iterator[tuple[int, Pcm]]:
-    """(ms since the start of the recording, samples) of an MP4, as 16 kHz mono."""
+    """(ms since the start of the recording, samples) of an MP4, as 16 kHz mono.
+
+    The first come from before the start: the encoder's priming, which is silence.
+    """
     with av.open(str(path)) as container:
         start_s = _start_s(container)
         resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE_HZ)
@@ -255,10 +258,5 @@ def recorded_sound(path: Path) -> Iterator[tuple[int, Pcm]]:
 
 
 def _start_s(container: av.container.InputContainer) -> float:
-    """When the first medium of a recording begins, by its own clock."""
-    starts = [
-        float(s.start_time * s.time_base)
-        for s in container.streams
-        if s.start_time is not None and s.time_base
-    ]
-    return min(starts, default=0.0)
+    """The file's time of the first moment of the recording: sound begins with the encoder's priming."""
+    return AAC_PRIMING_SAMPLES / SAMPLE_RATE_HZ if container.streams.audio else 0.0

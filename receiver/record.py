@@ -33,6 +33,9 @@ CONTAINER_OPTIONS = {
 }
 TOLERANCE_SAMPLES = 20 * SAMPLES_PER_MS  # sound that strays less than this from its pts is played as it comes
 MAX_AUDIO_LAG_MS = 1_000  # sound that is missing for so long becomes silence, or the file would not grow
+AAC_PRIMING_SAMPLES = (
+    1024  # an AAC encoder starts so much before the first sample: both media move back by it
+)
 MAX_JUMP_MS = 10_000  # a longer leap in pts is cut out: no hour of silence because of one bad timestamp
 SILENCE_SAMPLES = SAMPLE_RATE_HZ  # padding is encoded in pieces of a second
 QUEUE_ITEMS = 256  # about 3 s of a call; a disk slower than that loses pieces, the call does not wait
