@@ -1,0 +1,328 @@
+"""The receiver's pipeline over a loopback in real time, with fakes at its outputs; a second or two each."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avcall.bitstream import control, keyframe, motion, packet
+from avcall.bitstream.control import Bye, ControlMessage, Hello, KeyframeAck, KeyframeRequest, Ping, Report
+from avcall.bitstream.keyframe import CodedKeyframe, StillCodec, encode_still
+from avcall.bitstream.motion import MotionMode
+from avcall.bitstream.packet import MediaPacket
+from avcall.clock import SystemClock
+from avcall.errors import AudioDeviceError, AvcallError, PeerLostError, RecordingError, VersionError
+from avcall.transport.base import Channel
+from avcall.transport.loopback import LoopbackTransport, loopback_pair
+from avcall.types import AccessUnit, MediaKind
+from receiver.core import ReceiverCore
+from receiver.mel import MelWindows
+from receiver.pipeline import Outputs, ReceiverPipeline
+from receiver.playout import Playout
+from receiver.record import Recorder
+from receiver.synthesize import Synthesizer
+from sender.audio_encode import OpusEncoder
+from tests.clips import tone_level
+from tests.fakes import FakeDisplay, FakeRuntime, FakeSpeaker, still_keypoints, tone_chunks
+from tests.units import make_keypoints, make_still
+
+CLOCK = SystemClock()
+STILL = encode_still(make_still(), 3000)
+
+
+class Caller:
+    """The other end: sends a keyframe and then media in real time, and keeps what it is told."""
+
+    def __init__(self, transport: LoopbackTransport) -> None:
+        self.transport = transport
+        self.control: list[ControlMessage] = []
+        self._tasks = [asyncio.create_task(self._listen())]
+
+    @property
+    def bye(self) -> str | None:
+        return next((message.reason for message in self.control if isinstance(message, Bye)), None)
+
+    def told(self, kind: type[ControlMessage]) -> bool:
+        return any(isinstance(message, kind) for message in self.control)
+
+    def tell(self, message: ControlMessage) -> None:
+        self.transport.send(Channel.CONTROL, control.serialize(message))
+
+    def send_keyframe(self, index: int = 0, image: bytes = STILL) -> None:
+        coded = CodedKeyframe(index, StillCodec.AVIF, image, make_keypoints())
+        for message in keyframe.slice_keyframe(keyframe.serialize(coded), index):
+            self.transport.send(Channel.CONTROL, message)
+
+    def talk(self, index: int = 0) -> None:
+        self._tasks.append(asyncio.create_task(self._talk(index)))
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(8):
+            while not condition():  # noqa: ASYNC110 (the condition changes in tasks and threads)
+                await asyncio.sleep(0.01)
+
+    async def drain(self) -> None:
+        """Hear everything up to the end of the connection."""
+        await asyncio.wait_for(self._tasks[0], 5)
+
+    async def stop(self) -> None:
+        for task in self._tasks[1:]:
+            task.cancel()
+        await asyncio.gather(*self._tasks[1:], return_exceptions=True)
+        await self.transport.close()
+        await self.drain()
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                datagram = await self.transport.receive()
+            except AvcallError:
+                return
+            self.control.append(control.parse(datagram.data))
+
+    async def _talk(self, index: int) -> None:
+        opus, chunks = OpusEncoder(), tone_chunks(10_000)
+        start_ms = CLOCK.now_ms()
+        for number in range(5000):
+            due_ms = start_ms + (number + 1) * 80
+            await asyncio.sleep(max(0.0, due_ms - CLOCK.now_ms()) / 1000)
+            audio = [unit for _ in range(2) for unit in opus.encode(next(chunks))]
+            pictures = [self._motion(number * 80 + offset_ms, index) for offset_ms in (0, 40)]
+            pts_ms = min(unit.pts_ms for unit in (*audio, *pictures))
+            media = MediaPacket(number, pts_ms, tuple(pictures), tuple(audio))
+            self.transport.send(Channel.MEDIA, packet.serialize(media))
+
+    @staticmethod
+    def _motion(pts_ms: int, index: int) -> AccessUnit:
+        payload = motion.encode(MotionMode.FP16, still_keypoints(pts_ms % 1000 / 1000))
+        return AccessUnit(MediaKind.MOTION, pts_ms, 40, payload, index)
+
+
+class Bench:
+    """A pipeline with its fakes and its caller."""
+
+    def __init__(self, near: LoopbackTransport, far: LoopbackTransport) -> None:
+        self.near, self.caller = near, Caller(far)
+        self.runtime, self.display, self.speaker = FakeRuntime(), FakeDisplay(), FakeSpeaker(CLOCK)
+        self.recorder: Recorder | None = None
+
+    def pipeline(self) -> ReceiverPipeline:
+        speech = MelWindows()
+        self.core = ReceiverCore(Playout(speech))
+        self.outputs = Outputs(self.display, self.recorder)
+        return ReceiverPipeline(
+            self.near,
+            self.core,
+            CLOCK,
+            synthesizer=Synthesizer(self.runtime, speech),  # type: ignore[arg-type]
+            outputs=self.outputs,
+            speaker=self.speaker,
+        )
+
+    async def talking(self, pictures: int = 10) -> asyncio.Task[str]:
+        """A call in which that many pictures were shown."""
+        task = asyncio.create_task(self.pipeline().run())
+        self.caller.send_keyframe()
+        self.caller.talk()
+        await self.caller.until(lambda: len(self.display.shown) >= pictures or task.done())
+        return task
+
+    def assert_all_closed(self) -> None:
+        assert self.speaker.closed and self.display.closed
+        assert not self.near.send(Channel.CONTROL, b"x")
+        assert "picture" not in [thread.name for thread in threading.enumerate()]
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    near, far = loopback_pair(CLOCK)
+    made = Bench(near, far)
+    yield made
+    await made.caller.stop()
+
+
+async def test_it_shows_and_plays_until_the_caller_hangs_up(bench: Bench) -> None:
+    task = await bench.talking(pictures=25)
+    bench.caller.tell(Bye("done"))
+    assert await asyncio.wait_for(task, 5) == "the other side ended the call: done"
+    await bench.caller.drain()
+    assert bench.caller.told(KeyframeAck) and bench.caller.told(Hello) and bench.caller.bye is None
+    assert bench.caller.told(Ping) and bench.caller.told(Report)
+    times = [pts_ms for pts_ms, _ in bench.display.shown]
+    assert times == sorted(set(times))
+    for pts_ms, rgb in bench.display.shown[-5:]:
+        assert abs(int(rgb[0, 0, 0]) - (pts_ms % 1000 / 1000 + 1) * 127.5) < 6
+    assert tone_level(np.concatenate(bench.speaker.heard[-20:]), 440) > 2000
+    bench.assert_all_closed()
+
+
+async def test_the_snapshot_counts_what_was_shown(bench: Bench) -> None:
+    pipeline = bench.pipeline()
+    assert pipeline.snapshot().pictures.shown == 0
+    task = asyncio.create_task(pipeline.run())
+    bench.caller.send_keyframe()
+    bench.caller.talk()
+    await bench.caller.until(lambda: len(bench.display.shown) >= 20)
+    bench.caller.tell(Bye("done"))
+    await task
+    snapshot = pipeline.snapshot()
+    assert snapshot.pictures.shown == len(bench.display.shown)
+    assert snapshot.pictures.first_pts_ms == bench.display.shown[0][0]
+    assert snapshot.pictures.last_pts_ms == bench.display.shown[-1][0]
+    assert snapshot.stats.keyframes == 1 and snapshot.stats.packets.received_packets > 8
+    assert snapshot.elapsed_ms > 700
+
+
+async def test_a_cancelled_call_tells_the_caller(bench: Bench) -> None:
+    task = await bench.talking()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await bench.caller.drain()
+    assert bench.caller.bye == "ended by the user"
+    bench.assert_all_closed()
+
+
+async def test_a_lost_caller_ends_the_call(bench: Bench) -> None:
+    task = await bench.talking()
+    await bench.caller.transport.close()
+    with pytest.raises(PeerLostError):
+        await asyncio.wait_for(task, 5)
+    bench.assert_all_closed()
+
+
+async def test_a_closed_window_ends_the_call(bench: Bench) -> None:
+    task = await bench.talking()
+    bench.display.close_by_user = True
+    assert await asyncio.wait_for(task, 5) == "the window was closed"
+    await bench.caller.drain()
+    assert bench.caller.bye == "the window was closed"
+
+
+async def test_a_caller_of_another_version_ends_the_call(bench: Bench) -> None:
+    task = asyncio.create_task(bench.pipeline().run())
+    bench.caller.transport.send(Channel.MEDIA, b"\x21\x00")
+    with pytest.raises(VersionError, match="install the same avcall on both sides"):
+        await asyncio.wait_for(task, 5)
+    await bench.caller.drain()
+    assert bench.caller.bye is not None and "version 2" in bench.caller.bye
+    bench.assert_all_closed()
+
+
+async def test_a_keyframe_that_does_not_decode_is_asked_for_again(bench: Bench) -> None:
+    task = asyncio.create_task(bench.pipeline().run())
+    bench.caller.send_keyframe(index=1, image=bytes(500))
+    await bench.caller.until(lambda: bench.caller.told(KeyframeRequest))
+    assert not bench.caller.told(KeyframeAck) and not task.done()
+    bench.caller.send_keyframe(index=1)
+    await bench.caller.until(lambda: bench.caller.told(KeyframeAck))
+    bench.caller.tell(Bye("done"))
+    await task
+    assert bench.core.stats().packets.dropped == {"KeyframeError": 1}
+
+
+async def test_motion_of_an_unknown_keyframe_is_asked_about(bench: Bench) -> None:
+    task = asyncio.create_task(bench.pipeline().run())
+    bench.caller.send_keyframe(index=0)
+    bench.caller.talk(index=9)
+    await bench.caller.until(lambda: bench.caller.told(KeyframeRequest))
+    assert bench.display.shown == []
+    bench.caller.send_keyframe(index=9)
+    await bench.caller.until(lambda: bench.display.shown)
+    bench.caller.tell(Bye("done"))
+    await task
+
+
+async def test_a_recording_that_fails_is_reported_and_the_call_goes_on(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.recorder = Recorder(tmp_path / "call.mp4")
+    added = bench.recorder.add_video
+
+    def full_disk(rgb: np.ndarray, pts_ms: int) -> None:
+        if len(bench.display.shown) == 5:
+            raise RecordingError("cannot record to call.mp4 (No space left on device); free some space")
+        added(rgb, pts_ms)
+
+    monkeypatch.setattr(bench.recorder, "add_video", full_disk)
+    task = await bench.talking(pictures=12)
+    assert not task.done()
+    bench.caller.tell(Bye("done"))
+    await task
+    assert isinstance(bench.outputs.failure, RecordingError)
+    assert "No space left" in str(bench.outputs.failure)
+    bench.assert_all_closed()
+
+
+async def test_a_recording_holds_picture_and_sound_from_its_start(bench: Bench, tmp_path: Path) -> None:
+    bench.recorder = Recorder(tmp_path / "call.mp4")
+    task = await bench.talking(pictures=12)
+    bench.caller.tell(Bye("done"))
+    await task
+    assert bench.outputs.failure is None
+    assert bench.outputs.start_pts_ms is not None and bench.outputs.start_pts_ms < 1000
+    assert (tmp_path / "call.mp4").stat().st_size > 2000
+
+
+async def test_a_speaker_file_that_fails_at_the_end_closes_the_rest(bench: Bench) -> None:
+    bench.speaker = FakeSpeaker(CLOCK, close_error=RecordingError("cannot write sound.wav"))
+    task = await bench.talking()
+    bench.caller.tell(Bye("done"))
+    assert await task == "the other side ended the call: done"
+    assert str(bench.outputs.failure) == "cannot write sound.wav"
+    bench.assert_all_closed()
+
+
+async def test_a_speaker_that_does_not_start_ends_the_call(bench: Bench) -> None:
+    bench.speaker = FakeSpeaker(CLOCK, start_error=AudioDeviceError("speaker 'x' is gone"))
+    with pytest.raises(AudioDeviceError, match="is gone"):
+        await bench.pipeline().run()
+    await bench.caller.drain()
+    assert bench.caller.bye == "speaker 'x' is gone"
+    bench.assert_all_closed()
+
+
+async def test_a_network_that_fails_is_logged_and_ends_the_call_in_one_line(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.runtime.fails_with = RuntimeError("first line\nsecond line")
+    with caplog.at_level(logging.ERROR):
+        task = await bench.talking()
+        with pytest.raises(AvcallError, match="the picture of the receiver failed") as raised:
+            await asyncio.wait_for(task, 5)
+    assert "\n" not in str(raised.value) and caplog.records[0].exc_info is not None
+    bench.assert_all_closed()
+
+
+async def test_sound_that_fails_ends_the_call(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Playout, "pull", lambda *_: 1 / 0)
+    with pytest.raises(AvcallError, match="the sound of the receiver failed"):
+        await asyncio.wait_for(bench.pipeline().run(), 5)
+    bench.assert_all_closed()
+
+
+async def test_hostile_messages_in_mid_call_are_dropped(bench: Bench) -> None:
+    task = await bench.talking()
+    for data in (b"\x11", b"\x12\x00\x00\xff\x00", b"\x13\xff", b"\x1f\x00", b"\x11" + bytes(900)):
+        bench.caller.transport.send(Channel.CONTROL, data)
+    shown = len(bench.display.shown)
+    await bench.caller.until(lambda: len(bench.display.shown) > shown + 10 or task.done())
+    assert not task.done()
+    assert sum(bench.core.stats().packets.dropped.values()) == 5
+    bench.caller.tell(Bye("done"))
+    await task
+
+
+async def test_a_flood_of_keyframes_is_bounded(bench: Bench) -> None:
+    task = asyncio.create_task(bench.pipeline().run())
+    for index in range(30):
+        bench.caller.send_keyframe(index=index)
+    await bench.caller.until(lambda: bench.caller.told(KeyframeAck))
+    acknowledged = sum(isinstance(message, KeyframeAck) for message in bench.caller.control)
+    assert acknowledged < 30 and len(bench.runtime.keyframes) <= 4
+    bench.caller.tell(Bye("done"))
+    await task
