@@ -1,0 +1,107 @@
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from avcall.bitstream import motion
+from avcall.bitstream.motion import MotionMode
+from avcall.errors import NoFaceError
+from avcall.types import VideoFrame
+from sender.detect import Detector
+from sender.encode import KeyframeEncoder
+from sender.picture import PicturePath
+from sender.track import FaceState
+from tests.fakes import FakeRuntime, FakeTracker, make_crop
+
+
+def make_path(blind: Iterable[int] = (), photo_grey: int | None = None) -> PicturePath:
+    detector = Detector(FakeRuntime())  # type: ignore[arg-type]
+    return PicturePath(
+        detector,
+        FakeTracker(blind),  # type: ignore[arg-type]
+        KeyframeEncoder(detector, 4000),
+        None if photo_grey is None else make_crop(grey=photo_grey),
+    )
+
+
+def frame(number: int, grey: int = 100) -> VideoFrame:
+    return VideoFrame(np.full((4, 4, 3), grey, np.uint8), number * 40)
+
+
+def x_of(payload: bytes) -> float:
+    return float(motion.decode(MotionMode.FP16, payload).values[:, 0].mean())
+
+
+def test_the_first_face_is_a_keyframe_and_every_face_is_motion() -> None:
+    path = make_path()
+    first, second = path.process(frame(0)), path.process(frame(1, grey=150))
+    assert first.keyframe is not None and second.keyframe is None
+    assert first.motion is not None and second.motion is not None
+    assert (first.motion.pts_ms, second.motion.pts_ms) == (0, 40)
+    assert x_of(second.motion.payload) == pytest.approx(150 / 127.5 - 1, abs=1e-3)
+    assert first.face is FaceState.TRACKED
+
+
+def test_a_keyframe_is_made_when_it_is_wanted() -> None:
+    path = make_path()
+    path.process(frame(0))
+    path.want_keyframe()
+    again, after = path.process(frame(1)), path.process(frame(2))
+    assert again.keyframe is not None and again.keyframe.index == 1
+    assert after.keyframe is None
+
+
+def test_a_keyframe_waits_for_a_face_that_is_fully_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_path()
+    monkeypatch.setattr(path._tracker, "crop", lambda frame: make_crop(frame.pts_ms, found=False))
+    hidden = path.process(frame(0))
+    assert hidden.keyframe is None and hidden.motion is not None
+
+
+def test_a_lost_face_gives_no_motion_and_says_so() -> None:
+    path = make_path(blind=[40])
+    path.process(frame(0))
+    lost = path.process(frame(1))
+    assert (lost.face, lost.motion, lost.keyframe) == (FaceState.LOST, None, None)
+    assert path.process(frame(2)).motion is not None
+
+
+def test_no_face_for_ten_seconds_is_an_error() -> None:
+    path = make_path(blind=range(0, 20_000, 40))
+    for number in range(250):
+        assert path.process(frame(number)).face is FaceState.SEARCHING
+    with pytest.raises(NoFaceError, match="no face before the camera for 10 s") as error:
+        path.process(frame(250))
+    assert "\n" not in str(error.value)
+
+
+def test_a_face_that_was_seen_may_be_away_for_long() -> None:
+    path = make_path(blind=range(40, 40_000, 40))
+    for number in range(500):
+        path.process(frame(number))
+    path.finish()
+
+
+def test_a_whole_video_without_a_face_is_an_error() -> None:
+    path = make_path(blind=[0, 40])
+    path.process(frame(0))
+    path.process(frame(1))
+    with pytest.raises(NoFaceError, match="no face in the whole video"):
+        path.finish()
+
+
+def test_a_photo_is_the_keyframe_and_moves_as_the_driver_moves() -> None:
+    path = make_path(photo_grey=64)
+    first, second = path.process(frame(0, grey=100)), path.process(frame(1, grey=110))
+    photo_x = x_of(first.motion.payload) if first.motion else 0.0
+    assert first.keyframe is not None
+    assert np.allclose(first.keyframe.keypoints.values[:, 0], photo_x, atol=2e-3)
+    assert photo_x == pytest.approx(64 / 127.5 - 1, abs=0.02)
+    assert second.motion is not None
+    assert x_of(second.motion.payload) - photo_x == pytest.approx(10 / 127.5, abs=2e-3)
+
+
+def test_closing_frees_the_tracker() -> None:
+    path = make_path()
+    path.close()
+    assert path._tracker.closed  # type: ignore[attr-defined]
