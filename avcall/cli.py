@@ -53,29 +53,47 @@ DeviceOption = Annotated[str, typer.Option(help="Where the networks run: auto, c
 Weights = Annotated[Path | None, typer.Option(help="Folder of other weights than the shipped ones.")]
 Stats = Annotated[Path | None, typer.Option(help="Write the statistics of the call to this JSON file.")]
 
+Listen = Annotated[str, typer.Option(help="HOST:PORT to wait for the caller at.")]
+DisplayOption = Annotated[str, typer.Option(help="window, none, or FILE.mp4.")]
+SpeakerOption = Annotated[str, typer.Option(help="A device name or index, default, none, or FILE.wav.")]
+Record = Annotated[Path | None, typer.Option(help="Record picture and sound to this MP4 file.")]
+NoToken = Annotated[bool, typer.Option("--no-token", help="Let anybody call who knows the URL.")]
+Rendezvous = Annotated[
+    str | None, typer.Option(help="URL of an `avcall signal` to hold a room at, instead of --listen.")
+]
+HostToken = Annotated[
+    str | None, typer.Option(help="What the rendezvous wants of receivers.", envvar="AVCALL_HOST_TOKEN")
+]
+MaxDelay = Annotated[int, typer.Option(help="Longest playout delay before late packets are given up.")]
+
+Peer = Annotated[str, typer.Option(help="URL that the receiver printed.")]
+Camera = Annotated[str, typer.Option(help="Index (0), device path, or a video file to play.")]
+Mic = Annotated[
+    str | None,
+    typer.Option(help="Device, none, or FILE.wav. Default: a file's own sound, else the default device."),
+]
+Source = Annotated[Path | None, typer.Option(help="Photo of one face to animate instead of your own.")]
+Loop = Annotated[bool, typer.Option("--loop", help="Play a video file over and over.")]
+Motion = Annotated[str, typer.Option(help="coded (about 2 kbit/s), or fp16: the paper's 960 bits a frame.")]
+MotionStep = Annotated[int, typer.Option(help="Quantiser of coded motion, 0 (finest) to 7.")]
+TickMs = Annotated[int, typer.Option(help="40 (low delay), 80, or 120 (lowest rate): one packet each.")]
+AudioBps = Annotated[int, typer.Option(help="Bit rate of the speech, 6000-16000.")]
+KeyframeBytes = Annotated[int, typer.Option(help="Largest size of a keyframe's picture.")]
+Seconds = Annotated[float | None, typer.Option(help="Hang up after this time.")]
+
 
 @app.command()
 def receive(
-    listen: Annotated[str, typer.Option(help="HOST:PORT to wait for the caller at.")] = "0.0.0.0:8790",
-    display: Annotated[str, typer.Option(help="window, none, or FILE.mp4.")] = "window",
-    speaker: Annotated[
-        str, typer.Option(help="A device name or index, default, none, or FILE.wav.")
-    ] = "default",
-    record: Annotated[Path | None, typer.Option(help="Record picture and sound to this MP4 file.")] = None,
+    listen: Listen = "0.0.0.0:8790",
+    display: DisplayOption = "window",
+    speaker: SpeakerOption = "default",
+    record: Record = None,
     token: Token = None,
-    open_door: Annotated[
-        bool, typer.Option("--no-token", help="Let anybody call who knows the URL.")
-    ] = False,
-    rendezvous: Annotated[
-        str | None, typer.Option(help="URL of an `avcall signal` to hold a room at, instead of --listen.")
-    ] = None,
-    host_token: Annotated[
-        str | None, typer.Option(help="What the rendezvous wants of receivers.", envvar="AVCALL_HOST_TOKEN")
-    ] = None,
+    open_door: NoToken = False,
+    rendezvous: Rendezvous = None,
+    host_token: HostToken = None,
     device: DeviceOption = "auto",
-    max_delay_ms: Annotated[
-        int, typer.Option(help="Longest playout delay before late packets are given up.")
-    ] = 800,
+    max_delay_ms: MaxDelay = 800,
     stun: Stun = None,
     turn: Turn = None,
     turn_user: TurnUser = None,
@@ -88,23 +106,32 @@ def receive(
     Prints the line that the other side has to type. Without --token a random one is made for this call.
     Ends when the caller hangs up, the window is closed (q or Escape), or with Ctrl-C.
     """
+    _receive(
+        ReceiveConfig(
+            listen=listen,
+            rendezvous=rendezvous,
+            host_token=host_token,
+            token=None if open_door else token or secrets.token_urlsafe(12),
+            display=display,
+            speaker=speaker,
+            record=record,
+            device=device,
+            weights=weights,
+            max_delay_ms=max_delay_ms,
+            network=NetworkConfig(
+                stun_url=stun, turn_url=turn, turn_user=turn_user, turn_password=turn_password
+            ),
+        ),
+        stats,
+    )
+
+
+def _receive(config: ReceiveConfig, stats: Path | None) -> None:
+    """Take one call and say how it went."""
     from avcall.call import Receiver
     from avcall.console import ConsoleReporter
     from avcall.summary import receive_json, received_table, write_json
 
-    config = ReceiveConfig(
-        listen=listen,
-        rendezvous=rendezvous,
-        host_token=host_token,
-        token=None if open_door else token or secrets.token_urlsafe(12),
-        display=display,
-        speaker=speaker,
-        record=record,
-        device=device,
-        weights=weights,
-        max_delay_ms=max_delay_ms,
-        network=NetworkConfig(stun_url=stun, turn_url=turn, turn_user=turn_user, turn_password=turn_password),
-    )
     console = Console()
     with ConsoleReporter(console) as reporter:
         result = _run(Receiver(config, reporter).run())
@@ -120,28 +147,19 @@ def receive(
 
 @app.command()
 def send(
-    peer: Annotated[str, typer.Option(help="URL that the receiver printed.")],
-    camera: Annotated[str, typer.Option(help="Index (0), device path, or a video file to play.")] = "0",
-    mic: Annotated[
-        str | None,
-        typer.Option(help="Device, none, or FILE.wav. Default: a file's own sound, else the default device."),
-    ] = None,
-    source: Annotated[
-        Path | None, typer.Option(help="Photo of one face to animate instead of your own.")
-    ] = None,
-    loop: Annotated[bool, typer.Option("--loop", help="Play a video file over and over.")] = False,
+    peer: Peer,
+    camera: Camera = "0",
+    mic: Mic = None,
+    source: Source = None,
+    loop: Loop = False,
     token: Token = None,
     device: DeviceOption = "auto",
-    motion: Annotated[
-        str, typer.Option(help="coded (about 2 kbit/s), or fp16: the paper's 960 bits a frame.")
-    ] = "coded",
-    motion_step: Annotated[int, typer.Option(help="Quantiser of coded motion, 0 (finest) to 7.")] = 2,
-    tick_ms: Annotated[
-        int, typer.Option(help="40 (low delay), 80, or 120 (lowest rate): one packet each.")
-    ] = 80,
-    audio_bps: Annotated[int, typer.Option(help="Bit rate of the speech, 6000-16000.")] = 10_000,
-    keyframe_bytes: Annotated[int, typer.Option(help="Largest size of a keyframe's picture.")] = 6_000,
-    seconds: Annotated[float | None, typer.Option(help="Hang up after this time.")] = None,
+    motion: Motion = "coded",
+    motion_step: MotionStep = 2,
+    tick_ms: TickMs = 80,
+    audio_bps: AudioBps = 10_000,
+    keyframe_bytes: KeyframeBytes = 6_000,
+    seconds: Seconds = None,
     stun: Stun = None,
     turn: Turn = None,
     turn_user: TurnUser = None,
@@ -153,10 +171,6 @@ def send(
 
     Ends when the receiver hangs up, a video file is over, or with Ctrl-C.
     """
-    from avcall.call import Sender
-    from avcall.console import ConsoleReporter
-    from avcall.summary import rates_table, send_json, sender_bill, write_json
-
     config = SendConfig(
         peer=peer,
         token=token,
@@ -174,6 +188,15 @@ def send(
         duration_s=seconds,
         network=NetworkConfig(stun_url=stun, turn_url=turn, turn_user=turn_user, turn_password=turn_password),
     )
+    _send(config, stats)
+
+
+def _send(config: SendConfig, stats: Path | None) -> None:
+    """Make one call and print its bill."""
+    from avcall.call import Sender
+    from avcall.console import ConsoleReporter
+    from avcall.summary import rates_table, send_json, sender_bill, write_json
+
     console = Console()
     with ConsoleReporter(console) as reporter:
         result = _run(Sender(config, reporter).run())
