@@ -4,6 +4,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from avcall.bitstream import keyframe as still
 from avcall.bitstream import motion
 from avcall.bitstream.keyframe import CodedKeyframe, StillCodec
@@ -82,7 +84,7 @@ class KeyframeEncoder:
         image = still.encode_still(crop.rgb, self._max_size_bytes, self._codec)
         decoded: U8Image = still.decode_still(self._codec, image)
         found = self._detector.keypoints(FaceCrop(decoded, crop.priors, crop.pts_ms))
-        keypoints = motion.sanitise(found)
+        keypoints = motion.sanitise(found, np.float16)  # as they travel
         index = self._next_index
         self._next_index = (index + 1) % KEYFRAME_INDICES
         data = still.serialize(CodedKeyframe(index, self._codec, image, keypoints))

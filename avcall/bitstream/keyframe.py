@@ -4,15 +4,15 @@ The object, big-endian:
 
     offset  size  field
     0       2     magic 'KF'
-    2       1     version of this layout (1)
+    2       1     version of this layout (2)
     3       1     index 0..255: motion units name it
-    4       1     still codec: 1 AVIF, 2 JPEG
-    5       240   keypoints of the DECODED still: 20 values, 40 jacobian entries, IEEE 754 single floats
-    245     2     image size n, 1..32768
-    247     n     image
-    247+n   8     the first 8 bytes of the SHA-256 of everything before
+    4       1     still codec: 1 AVIF (the AV1 picture without the container, see avif.py), 2 JPEG
+    5       120   keypoints of the DECODED still: 20 values, 40 jacobian entries, IEEE 754 half floats
+    125     2     image size n, 1..32768
+    127     n     image
+    127+n   8     the first 8 bytes of the SHA-256 of everything before
 
-Single floats, because predicted motion starts at these keypoints: both ends must hold the same numbers.
+Predicted motion starts at these keypoints: both ends must hold the same numbers, so the sender rounds.
 
 A slice is a message of its own, so that no slice blocks the media for long:
 
@@ -32,6 +32,7 @@ from enum import IntEnum
 import numpy as np
 from PIL import Image
 
+from avcall.bitstream import avif
 from avcall.bitstream.motion import check, keypoints_from
 from avcall.bitstream.packet import MessageType, first_byte, message_type
 from avcall.errors import KeyframeError
@@ -42,10 +43,10 @@ MAX_SLICE_BYTES = 1100  # a whole message: one datagram, 78 ms of audio delay at
 MAX_ASSEMBLIES = 4  # as many keyframes as may be live at once
 
 _MAGIC = b"KF"
-_LAYOUT_VERSION = 1
+_LAYOUT_VERSION = 2
 _HEADER = struct.Struct(">2sBBB")
-_SINGLE = np.dtype(">f4")
-_KEYPOINT_BYTES = NUM_KEYPOINTS * 6 * _SINGLE.itemsize
+_HALF = np.dtype(">f2")
+_KEYPOINT_BYTES = NUM_KEYPOINTS * 6 * _HALF.itemsize
 _IMAGE_SIZE = struct.Struct(">H")
 _DIGEST_BYTES = 8
 _FRAME_BYTES = _HEADER.size + _KEYPOINT_BYTES + _IMAGE_SIZE.size + _DIGEST_BYTES
@@ -68,7 +69,10 @@ class StillCodec(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CodedKeyframe:
-    """A keyframe on the wire: `index` 0..255, the coded still, and the keypoints of the decoded still."""
+    """A keyframe on the wire: `index` 0..255, the coded still, and the keypoints of the decoded still.
+
+    The keypoints are rounded to half floats (`sanitise` does it).
+    """
 
     index: int
     codec: StillCodec
@@ -85,8 +89,8 @@ def serialize(keyframe: CodedKeyframe) -> bytes:
     body = b"".join(
         (
             _HEADER.pack(_MAGIC, _LAYOUT_VERSION, keyframe.index, keyframe.codec),
-            keyframe.keypoints.values.astype(_SINGLE).tobytes(),
-            keyframe.keypoints.jacobians.astype(_SINGLE).tobytes(),
+            keyframe.keypoints.values.astype(_HALF).tobytes(),
+            keyframe.keypoints.jacobians.astype(_HALF).tobytes(),
             _IMAGE_SIZE.pack(len(keyframe.image)),
             keyframe.image,
         )
@@ -115,7 +119,7 @@ def parse(data: bytes) -> CodedKeyframe:
         still_codec = StillCodec(codec)
     except ValueError:
         raise KeyframeError(f"keyframe: still codec {codec} is unknown") from None
-    numbers = np.frombuffer(data, _SINGLE, NUM_KEYPOINTS * 6, _HEADER.size).astype(np.float32)
+    numbers = np.frombuffer(data, _HALF, NUM_KEYPOINTS * 6, _HEADER.size).astype(np.float32)
     image = data[image_offset:-_DIGEST_BYTES]
     return CodedKeyframe(index, still_codec, image, keypoints_from(numbers))
 
@@ -153,8 +157,9 @@ def decode_still(codec: StillCodec, image: bytes) -> U8Image:
     Raises KeyframeError.
     """
     _check_image_size(len(image))
+    file = avif.wrap(image) if codec is StillCodec.AVIF else image
     try:
-        with Image.open(io.BytesIO(image), formats=(codec.name,)) as still:
+        with Image.open(io.BytesIO(file), formats=(codec.name,)) as still:
             if still.size != (FRAME_SIZE_PX, FRAME_SIZE_PX) or getattr(still, "n_frames", 1) != 1:
                 raise KeyframeError(f"keyframe: a picture of {still.size[0]}x{still.size[1]} is not allowed")
             return np.array(still.convert("RGB"), dtype=np.uint8)
@@ -245,7 +250,7 @@ def _encode_at(picture: Image.Image, codec: StillCodec, quality: int, speed: int
     buffer = io.BytesIO()
     options = {"max_threads": 1, "speed": speed} if codec is StillCodec.AVIF else {}
     picture.save(buffer, codec.name, quality=quality, **options)
-    return buffer.getvalue()
+    return avif.strip(buffer.getvalue()) if codec is StillCodec.AVIF else buffer.getvalue()
 
 
 def _check_image_size(size_bytes: int) -> None:

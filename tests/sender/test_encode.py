@@ -51,7 +51,7 @@ def test_the_keypoints_are_those_of_the_decoded_still() -> None:
     coded = assembled(encoder(1500).encode(crop))
     decoded = decode_still(coded.codec, coded.image)
     seen = FakeRuntime().detect(decoded, crop.priors)
-    assert np.allclose(coded.keypoints.values, seen.values)
+    assert np.allclose(coded.keypoints.values, seen.values, atol=1e-3)  # half floats
 
 
 def test_keyframes_are_numbered_and_the_numbers_wrap() -> None:

@@ -66,7 +66,7 @@ def pinned_coded_packet() -> MediaPacket:
 
 
 def pinned_keyframe() -> CodedKeyframe:
-    image = (GOLDEN / "still.avif").read_bytes()
+    image = (GOLDEN / "still.obu").read_bytes()
     return CodedKeyframe(7, StillCodec.AVIF, image, pinned_keypoints())
 
 
@@ -97,7 +97,7 @@ FILES: dict[str, Callable[[], bytes]] = {
 def written_when_asked() -> None:
     if os.environ.get("AVCALL_WRITE_GOLDEN") != "1":
         return
-    still = GOLDEN / "still.avif"
+    still = GOLDEN / "still.obu"
     if not still.exists():
         still.write_bytes(keyframe.encode_still(make_still(), 1500))
     for name, make in FILES.items():
