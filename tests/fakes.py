@@ -1,11 +1,11 @@
 """Cheap stand-ins for what a call needs: networks, tracker, camera, microphone, speaker and display."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from avcall.bitstream.live import LiveKeyframes
 from avcall.clock import Clock, wait_until
 from avcall.types import (
     FRAME_MS,
@@ -23,8 +23,6 @@ from avcall.types import (
 )
 from receiver.speaker import Pull
 from sender.track import FaceState
-
-MAX_KEYFRAMES = 4
 
 
 def still_keypoints(x: float = 0.0) -> Keypoints:
@@ -52,9 +50,16 @@ class FakeRuntime:
     provider = "fake"
 
     def __init__(self) -> None:
-        self.keyframes: OrderedDict[int, U8Image] = OrderedDict()
+        self.keyframes: LiveKeyframes[U8Image] = LiveKeyframes()
         self.windows: list[tuple[F32Array, bool]] = []
         self.fails_with: Exception | None = None
+
+    def warm_up(self) -> None:
+        """It is warm."""
+
+    def motion_coder(self) -> "FakeCoder":
+        """For calls whose motion is in half floats."""
+        return FakeCoder()
 
     def detect(self, rgb: U8Image, priors: Priors) -> Keypoints:
         """Keypoints whose x is the grey of the crop, 0..255 as -1..1."""
@@ -62,9 +67,7 @@ class FakeRuntime:
 
     def set_keyframe(self, index: int, rgb: U8Image, keypoints: Keypoints) -> None:
         """Keep it."""
-        self.keyframes[index] = rgb
-        if len(self.keyframes) > MAX_KEYFRAMES:
-            self.keyframes.popitem(last=False)
+        self.keyframes.put(index, rgb)
 
     def has_keyframe(self, index: int) -> bool:
         """Whether it was set."""
@@ -77,6 +80,12 @@ class FakeRuntime:
         assert index in self.keyframes
         self.windows.append((mel, speech))
         return grey_picture(round((float(keypoints.values[:, 0].mean()) + 1) * 127.5))
+
+
+class FakeCoder:
+    """A motion coder that is never asked to code."""
+
+    digest = ""
 
 
 class FakeTracker:
