@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-from collections import OrderedDict
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from avcall.bitstream.live import LiveKeyframes
 from avcall.bitstream.motion_coded import MotionCoder, MotionTables
 from avcall.errors import InputError, WeightsError
 from avcall.types import FRAME_SIZE_PX, NUM_KEYPOINTS, F32Array, Keypoints, Priors, U8Image
@@ -26,7 +26,6 @@ from models.priors import PRIOR_SIZE_PX
 WEIGHTS_FORMAT = 1
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "live"
 WEIGHTS_VARIABLE = "AVCALL_WEIGHTS"  # environment variable that names another weights folder
-MAX_LIVE_KEYFRAMES = 4
 MOTION_TABLES_NAME = "motion.safetensors"
 MAX_MANIFEST_BYTES = 64 * 1024
 CUDA, OPENVINO, PLAIN_CPU = "CUDAExecutionProvider", "OpenVINOExecutionProvider", "CPUExecutionProvider"
@@ -154,7 +153,7 @@ class ModelRuntime:
     ) -> None:
         folder = self._folder = weights_folder(weights)
         self._sessions = {graph: _open_session(folder, graph, device, threads) for graph in graphs}
-        self._keyframes: OrderedDict[int, dict[str, Any]] = OrderedDict()
+        self._keyframes: LiveKeyframes[dict[str, Any]] = LiveKeyframes()
         self._cached_names: list[str] = []
         if Graph.ENCODE_KEYFRAME in self._sessions:
             self._cached_names = [o.name for o in self._sessions[Graph.ENCODE_KEYFRAME].get_outputs()]
@@ -190,15 +189,12 @@ class ModelRuntime:
         return Keypoints(values[0], jacobians[0])
 
     def set_keyframe(self, index: int, rgb: U8Image, keypoints: Keypoints) -> None:
-        """Compute and cache all that depends on a keyframe alone; the fifth pushes out the oldest."""
+        """Compute and cache all that depends on a keyframe alone; see LiveKeyframes for which gives way."""
         outputs = self._sessions[Graph.ENCODE_KEYFRAME].run(None, {"rgb": rgb[None]})
         cached: dict[str, Any] = dict(zip(self._cached_names, outputs, strict=True))
         cached["source_values"] = keypoints.values[None]
         cached["source_jacobians"] = keypoints.jacobians[None]
-        self._keyframes.pop(index, None)
-        self._keyframes[index] = cached
-        if len(self._keyframes) > MAX_LIVE_KEYFRAMES:
-            self._keyframes.popitem(last=False)
+        self._keyframes.put(index, cached)
 
     def has_keyframe(self, index: int) -> bool:
         """Whether motion that names keyframe `index` can be drawn."""
@@ -209,7 +205,10 @@ class ModelRuntime:
 
         Raises KeyError when the keyframe is not there.
         """
-        feeds = dict(self._keyframes[index])
+        cached = self._keyframes.get(index)
+        if cached is None:
+            raise KeyError(index)
+        feeds = dict(cached)
         feeds["driving_values"] = keypoints.values[None]
         feeds["driving_jacobians"] = keypoints.jacobians[None]
         feeds["mel"] = mel[None]

@@ -4,12 +4,13 @@ This is the one place where a BitstreamError is caught: what breaks the protocol
 reason, and the call goes on. Losses are counted from gaps in the sequence numbers (RFC 3550 appendix A).
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from dataclasses import dataclass
 
 from avcall.bitstream import control, motion, packet
 from avcall.bitstream.control import ControlMessage
-from avcall.bitstream.keyframe import MAX_ASSEMBLIES, CodedKeyframe, KeyframeAssembler
+from avcall.bitstream.keyframe import CodedKeyframe, KeyframeAssembler
+from avcall.bitstream.live import LiveKeyframes
 from avcall.bitstream.motion import MotionMode
 from avcall.bitstream.motion_coded import MotionCoder
 from avcall.bitstream.packet import CodedMotion, MediaPacket, MessageType
@@ -114,7 +115,7 @@ class Depacketizer:
     def __init__(self, coder: MotionCoder | None = None) -> None:
         """Without `coder` coded motion is dropped."""
         self._coder = coder
-        self._sources: OrderedDict[int, Keypoints] = OrderedDict()
+        self._sources: LiveKeyframes[Keypoints] = LiveKeyframes()
         self.dropped: Counter[str] = Counter()
         self._assembler = KeyframeAssembler()
         self._sequences = SequenceTracker()
@@ -148,10 +149,7 @@ class Depacketizer:
         """A keyframe when `data` is its last slice; its keypoints are kept for coded motion."""
         keyframe = self._assembler.push(data)
         if keyframe is not None:
-            self._sources.pop(keyframe.index, None)
-            self._sources[keyframe.index] = keyframe.keypoints
-            if len(self._sources) > MAX_ASSEMBLIES:
-                self._sources.popitem(last=False)
+            self._sources.put(keyframe.index, keyframe.keypoints)
         return keyframe
 
     def _media(self, media: MediaPacket) -> Depacketized:

@@ -1,6 +1,5 @@
 """Encode: keypoints to motion units, and the keyframe to the slices that carry it."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,11 +8,11 @@ import numpy as np
 from avcall.bitstream import keyframe as still
 from avcall.bitstream import motion
 from avcall.bitstream.keyframe import CodedKeyframe, StillCodec
+from avcall.bitstream.live import LiveKeyframes
 from avcall.bitstream.motion import MotionMode
 from avcall.bitstream.motion_coded import MotionCoder
 from avcall.bitstream.packet import KEYFRAME_INDICES, CodedMotion
 from avcall.types import FRAME_MS, AccessUnit, FaceCrop, Keypoints, MediaKind, U8Image
-from models.runtime import MAX_LIVE_KEYFRAMES
 from sender.detect import Detector
 
 
@@ -41,14 +40,11 @@ class MotionGroupEncoder:
     def __init__(self, coder: MotionCoder, step: int) -> None:
         self._coder = coder
         self.step = step
-        self._sources: OrderedDict[int, Keypoints] = OrderedDict()
+        self._sources: LiveKeyframes[Keypoints] = LiveKeyframes()
 
     def add_source(self, keyframe: "EncodedKeyframe") -> None:
-        """Remember a keyframe's keypoints; the fifth pushes out the oldest."""
-        self._sources.pop(keyframe.index, None)
-        self._sources[keyframe.index] = keyframe.keypoints
-        if len(self._sources) > MAX_LIVE_KEYFRAMES:
-            self._sources.popitem(last=False)
+        """Remember a keyframe's keypoints; see LiveKeyframes for which gives way."""
+        self._sources.put(keyframe.index, keyframe.keypoints)
 
     def encode(self, units: Sequence[AccessUnit]) -> CodedMotion | None:
         """Units in half floats, all of one keyframe; None when half floats are the better choice."""

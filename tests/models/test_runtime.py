@@ -11,10 +11,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from avcall.bitstream.live import MAX_LIVE_KEYFRAMES
 from avcall.errors import InputError, WeightsError
 from models.runtime import (
     DEFAULT_WEIGHTS,
-    MAX_LIVE_KEYFRAMES,
     WEIGHTS_VARIABLE,
     Device,
     Graph,

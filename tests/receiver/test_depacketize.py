@@ -37,7 +37,7 @@ def test_a_packet_gives_its_units() -> None:
 
 
 def test_a_keyframe_comes_with_its_last_slice() -> None:
-    sent = CodedKeyframe(9, StillCodec.AVIF, bytes(2000), make_keypoints())
+    sent = CodedKeyframe(9, StillCodec.AVIF, bytes(2200), make_keypoints())
     depacketizer = Depacketizer()
     results = [depacketizer.push(data, 0) for data in keyframe.slice_keyframe(keyframe.serialize(sent), 9)]
     assert [result.keyframe is not None for result in results] == [False, False, True]
