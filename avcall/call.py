@@ -23,7 +23,6 @@ from receiver.playout import Playout
 from receiver.record import Recorder
 from receiver.speaker import open_speaker
 from receiver.synthesize import Synthesizer
-from sender.audio_encode import OpusEncoder
 from sender.capture import check_camera, is_device, open_camera
 from sender.core import SenderCore
 from sender.detect import Detector
@@ -33,6 +32,7 @@ from sender.microphone import check_microphone, open_microphone
 from sender.photo import load_photo
 from sender.picture import PicturePath
 from sender.pipeline import SenderPipeline, SenderSnapshot
+from sender.speech import SpeechPath
 from sender.track import FaceTracker
 from signaling.client import RoomHost, delete_session, post_offer
 from signaling.messages import RefusedError
@@ -222,7 +222,6 @@ class Sender:
             camera.close()
             raise
         self._reporter.say(f"camera: {camera.description}   microphone: {microphone.description}")
-        encoder = OpusEncoder(config.audio_bitrate_bps, config.audio_frame_ms)
         return SenderPipeline(
             transport,
             loaded.core,
@@ -230,7 +229,7 @@ class Sender:
             picture=loaded.picture,
             camera=camera,
             microphone=microphone,
-            encoder=encoder,
+            speech=SpeechPath(config.audio_bitrate_bps, config.audio_frame_ms),
         )
 
     def _microphone_spec(self) -> str:

@@ -157,7 +157,7 @@ def send(
     motion: Motion = "coded",
     motion_step: MotionStep = 2,
     tick_ms: TickMs = 80,
-    audio_bps: AudioBps = 10_000,
+    audio_bps: AudioBps = 6_000,
     keyframe_bytes: KeyframeBytes = 6_000,
     seconds: Seconds = None,
     stun: Stun = None,

@@ -40,7 +40,7 @@ class SendConfig:
     motion: str = "coded"
     motion_step: int = 2
     tick_ms: int = 80
-    audio_bitrate_bps: int = 10_000
+    audio_bitrate_bps: int = 6_000  # a whole call stays under 20 kbit/s; see docs/bitrate.md
     audio_frame_ms: int = 40
     keyframe_bytes: int = 6_000
     weights: Path | None = None

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from enum import Enum
 from operator import attrgetter
 
+from avcall.bitstream.audio import SILENCE_LASTS_MS, is_silence
 from avcall.types import AccessUnit, MediaKind
 
 MAX_TRANSITS = 1024  # bounds the memory of a window when a peer floods
@@ -296,6 +297,11 @@ class JitterBuffer:
         units = self._line.shelves[MediaKind.MOTION].units
         return units[0].pts_ms if units else None
 
+    def next_audio_pts_ms(self) -> int | None:
+        """The pts of the oldest audio unit that waits, if there is one."""
+        units = self._line.shelves[MediaKind.AUDIO].units
+        return units[0].pts_ms if units else None
+
     def stats(self) -> JitterStats:
         """Counts since the start, and the delay as of the last call."""
         return JitterStats(
@@ -330,6 +336,8 @@ class JitterBuffer:
         self._line.refused_ms = None
         if self._line.shelves[unit.kind].insert(unit, self._config.capacity_units):
             self._counts["overflowed"] += 1
-        self._line.horizon_ms = max(self._line.horizon_ms, unit.pts_ms + unit.duration_ms)
+        silent = unit.kind is MediaKind.AUDIO and is_silence(unit.payload)
+        lasts_ms = SILENCE_LASTS_MS if silent else unit.duration_ms
+        self._line.horizon_ms = max(self._line.horizon_ms, unit.pts_ms + lasts_ms)
         if self._line.state is JitterState.STARVED and self._line.horizon_ms > self._line.media_ms:
             self._line.state = JitterState.PLAYING

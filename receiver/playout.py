@@ -6,6 +6,7 @@ stands still, because the playout delay grows, the position waits for it. Speech
 because the mel window of a picture looks 140 ms into its future.
 """
 
+import math
 import threading
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from avcall.bitstream import motion
+from avcall.bitstream.audio import SILENCE_LASTS_MS, is_silence
 from avcall.bitstream.motion import MotionMode
 from avcall.errors import BitstreamError
 from avcall.types import FRAME_MS, SAMPLE_RATE_HZ, AccessUnit, MediaKind, MotionFrame, Pcm
@@ -84,6 +86,7 @@ class _SoundPath:
     def reset(self) -> None:
         """Forget the position: the media time has started anew."""
         self._pcm: Pcm = np.zeros(0, np.int16)  # decoded and not yet played, from `position` on
+        self._silent_until_ms = -math.inf  # the sender said that there is nothing to hear until then
         self._drift_ms = 0.0  # smoothed
         self._waiting = False
         self.position: int | None = None  # sample that is played next, in media time
@@ -147,7 +150,7 @@ class _SoundPath:
                 pcm = self._decode(unit, end_ms)
                 self._spoken, self._gap_ms = True, 0
             elif len(self._pcm) < needed:
-                pcm = self._conceal()
+                pcm = self._conceal(end_ms)
             else:
                 return
             if self._spoken:
@@ -155,7 +158,11 @@ class _SoundPath:
             self._pcm = np.concatenate([self._pcm, pcm])
 
     def _decode(self, unit: AccessUnit, end_ms: int) -> Pcm:
-        """The sound of a unit from `end_ms` on; concealment when it does not decode."""
+        """The sound of a unit from `end_ms` on; concealment when it is silence or does not decode."""
+        silent = is_silence(unit.payload)
+        self._silent_until_ms = unit.pts_ms + SILENCE_LASTS_MS if silent else -math.inf
+        if silent:  # the room's noise, which was heard until now, fades away
+            return self._decoder.conceal(unit.pts_ms + unit.duration_ms - end_ms)
         try:
             pcm = self._decoder.decode(unit)
         except BitstreamError as error:
@@ -163,11 +170,15 @@ class _SoundPath:
             pcm = self._decoder.conceal(unit.duration_ms)
         return pcm[(end_ms - unit.pts_ms) * SAMPLES_PER_MS :]
 
-    def _conceal(self) -> Pcm:
-        self._gap_ms += CONCEAL_STEP_MS
-        if self._spoken and self._gap_ms <= LONGEST_GAP_MS:
-            self.concealed_ms += CONCEAL_STEP_MS
-        return self._decoder.conceal(CONCEAL_STEP_MS)
+    def _conceal(self, end_ms: int) -> Pcm:
+        """Sound from `end_ms` on that was not sent, or did not come; up to the next unit, if that is near."""
+        next_ms = self._buffer.next_audio_pts_ms()
+        step_ms = CONCEAL_STEP_MS if next_ms is None else min(CONCEAL_STEP_MS, max(1, next_ms - end_ms))
+        if end_ms >= self._silent_until_ms:
+            self._gap_ms += step_ms
+            if self._spoken and self._gap_ms <= LONGEST_GAP_MS:
+                self.concealed_ms += step_ms
+        return self._decoder.conceal(step_ms)
 
 
 class _MotionPath:
@@ -193,10 +204,13 @@ class _MotionPath:
             if frame is None:
                 continue
             self._before, self._last = self._last, frame
-            if until_ms - frame.pts_ms > MAX_LATE_MS or frame.pts_ms <= self._given_pts_ms:
+            if frame.pts_ms > self._given_pts_ms:
+                frames.append(frame)
+            else:
                 self.late += 1
-                continue
-            frames.append(frame)
+        if frames and until_ms - frames[-1].pts_ms > MAX_LATE_MS:
+            self.late += len(frames)
+            frames = []
         if not frames:
             frames = self._conceal(until_ms)
         if frames:

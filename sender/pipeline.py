@@ -11,11 +11,11 @@ from avcall.ending import Ending
 from avcall.errors import AvcallError
 from avcall.transport.base import Channel, Transport
 from avcall.types import AccessUnit
-from sender.audio_encode import OpusEncoder
 from sender.capture import Camera
 from sender.core import SenderCore, SenderStats
 from sender.microphone import Microphone
 from sender.picture import Pictured, PicturePath
+from sender.speech import SpeechPath
 from sender.track import FaceState
 
 POLL_MS = 5.0  # how often the tick and the pacer are looked at
@@ -49,11 +49,11 @@ class SenderPipeline:
         picture: PicturePath,
         camera: Camera,
         microphone: Microphone,
-        encoder: OpusEncoder,
+        speech: SpeechPath,
     ) -> None:
         self._transport, self._core, self._clock = transport, core, clock
         self._picture, self._camera = picture, camera
-        self._microphone, self._encoder = microphone, encoder
+        self._microphone, self._speech = microphone, speech
         self._face = FaceState.SEARCHING
         self._frames = 0
         self._detect_ms = 0.0
@@ -131,7 +131,7 @@ class SenderPipeline:
             chunk = self._microphone.read()
             if chunk is None:
                 return
-            ending.post(self._on_sound, self._encoder.encode(chunk))
+            ending.post(self._on_sound, self._speech.process(chunk))
 
     def _on_pictured(self, done: Pictured) -> None:
         self._face = done.face

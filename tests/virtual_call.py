@@ -1,7 +1,7 @@
 """A whole call in virtual time: both cores over a loopback, with real Opus and fake networks."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,11 +13,11 @@ from receiver.core import ReceiverCore
 from receiver.mel import MelWindows
 from receiver.playout import Playout
 from receiver.synthesize import Synthesizer
-from sender.audio_encode import OpusEncoder
 from sender.core import SenderCore
 from sender.detect import Detector
 from sender.encode import EncodedKeyframe, KeyframeEncoder, encode_motion
 from sender.pipeline import MAX_MEDIA_BACKLOG_BYTES
+from sender.speech import SpeechPath
 from tests.fakes import FakeRuntime, make_crop, still_keypoints, tone_chunks
 
 STEP_MS = 2
@@ -45,6 +45,7 @@ class VirtualCall:
     audio: bool = True
     stall: range = range(0)  # ms: what arrives then is held back until its end
     keyframe: EncodedKeyframe | None = None
+    pause: range = range(0)  # ms of media time in which nobody speaks
 
     def __post_init__(self) -> None:
         self.clock = ManualClock()
@@ -55,7 +56,7 @@ class VirtualCall:
         self.runtime = FakeRuntime()
         self.synthesizer = Synthesizer(self.runtime, speech)  # type: ignore[arg-type]
         self.encoder = KeyframeEncoder(Detector(self.runtime), 4_000)  # type: ignore[arg-type]
-        self.opus = OpusEncoder()
+        self.speech = SpeechPath(10_000)
         self.shown: list[Shown] = []
         self.heard: list[Pcm] = []
         self.delays_ms: list[float] = []
@@ -83,7 +84,10 @@ class VirtualCall:
             keypoints = still_keypoints(x_at(number * FRAME_MS))
             self.sender.push_motion(encode_motion(keypoints, number * FRAME_MS))
         if self.audio and now_ms and now_ms % 40 == 0:
-            for unit in self.opus.encode(next(self._chunks)):
+            chunk = next(self._chunks)
+            if chunk.pts_ms in self.pause:
+                chunk = replace(chunk, pcm=np.zeros_like(chunk.pcm))
+            for unit in self.speech.process(chunk):
                 self.sender.push_audio(unit)
         ready = self.sender.poll(
             now_ms,

@@ -16,6 +16,8 @@ from avcall.errors import AudioFormatError
 MIN_OPUS_BYTES = 1  # the TOC alone: a frame that the encoder chose not to send (RFC 6716 section 3.2.1)
 MAX_OPUS_BYTES = 275  # 60 ms at 36 kbit/s, above any rate that a call uses
 OPUS_DURATIONS_MS = (20, 40, 60)
+SILENCE_EVERY_MS = 400  # a pause is marked so often: one that is lost costs no more than this
+SILENCE_LASTS_MS = 1_000  # after a marker without another one: then sound is missing after all
 
 _STEREO_BIT = 0x04
 _CODE_MASK = 0x03
@@ -53,3 +55,13 @@ def validate_opus(payload: bytes) -> int:
     if duration_ms not in OPUS_DURATIONS_MS:
         raise AudioFormatError(f"audio unit: {duration_ms} ms long, allowed are {OPUS_DURATIONS_MS} ms")
     return int(duration_ms)
+
+
+def is_silence(payload: bytes) -> bool:
+    """Whether an Opus packet marks a pause: nothing was sent from its pts on, until speech goes on."""
+    return len(payload) == 1
+
+
+def silence_marker(payload: bytes) -> bytes:
+    """The marker of a pause that takes the place of the Opus packet `payload`: its TOC alone."""
+    return payload[:1]

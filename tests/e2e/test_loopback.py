@@ -138,6 +138,30 @@ def test_a_call_without_sound_shows_pictures() -> None:
     assert all(not speech for _, speech in call.runtime.windows)
 
 
+@pytest.mark.parametrize("loss", [0.0, 0.05])
+def test_a_pause_costs_next_to_nothing_and_is_not_concealed(loss: float) -> None:
+    call = VirtualCall(LinkConfig(delay_ms=20, loss=loss, seed=4), pause=range(2000, 6000))
+    call.run_until(2400)
+    before, concealed_ms = call.sender.stats().audio_bytes, call.playout.stats().concealed_audio_ms
+    call.run_until(6000)
+    assert call.sender.stats().audio_bytes - before <= 12  # a byte each 400 ms
+    call.run_until(6040 + 200)
+    assert call.playout.stats().concealed_audio_ms - concealed_ms <= (0 if loss == 0 else 200)
+    assert not call.heard_between(2900, 5900).any()
+    call.run_until(8000)
+    assert tone_share(call.heard_between(6200, 8000)) > (0.99 if loss == 0 else 0.85)
+    assert_in_step(call)
+
+
+def test_a_pause_without_a_face_is_no_starvation() -> None:
+    call = VirtualCall(LinkConfig(delay_ms=20), pause=range(1000, 8000))
+    call.run_until(10_000, motion=False)
+    jitter = call.playout.stats().jitter
+    assert jitter.starvations == 0 and jitter.resyncs == 0
+    assert call.playout.stats().concealed_audio_ms == 0
+    assert tone_share(call.heard_between(8200, 10_000)) == 1.0
+
+
 def test_motion_waits_for_the_acknowledgement_of_the_keyframe() -> None:
     call = VirtualCall(LinkConfig(delay_ms=400))
     call.run_until(700)

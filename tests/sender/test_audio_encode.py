@@ -6,6 +6,7 @@ import pytest
 from avcall.bitstream.audio import validate_opus
 from avcall.errors import ConfigError
 from avcall.types import AudioChunk, MediaKind
+from receiver.audio_decode import OpusDecoder
 from sender.audio_encode import CODEC_DELAY_MS, OpusEncoder
 from tests.clips import tone
 
@@ -44,3 +45,22 @@ def test_a_chunk_of_another_length_is_a_mistake() -> None:
 def test_settings_out_of_range_are_named(setting: dict[str, int], name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         OpusEncoder(**setting)
+
+
+def test_the_rate_changes_between_two_chunks_without_a_hole() -> None:
+    encoder, decoder = OpusEncoder(12_000), OpusDecoder()
+    pcm = tone(440, 4000)
+    payloads, heard = [], []
+    for number in range(100):
+        if number == 50:
+            encoder.set_bitrate(6_000)
+        for unit in encoder.encode(AudioChunk(pcm[number * 640 : (number + 1) * 640], number * 40)):
+            payloads.append(unit.payload)
+            heard.append(decoder.decode(unit))
+    assert encoder.bitrate_bps == 6_000
+    assert len(b"".join(payloads[60:95])) < 0.75 * len(b"".join(payloads[10:45]))
+    assert [payload[0] >> 3 for payload in payloads[40:60]] == [10] * 9 + [2] * 11  # wideband, narrowband
+    around = np.concatenate(heard)[48 * 640 : 53 * 640].reshape(-1, 320)
+    assert np.abs(around).max(axis=1).min() > 4000  # every 20 ms
+    with pytest.raises(ConfigError, match="bitrate_bps"):
+        encoder.set_bitrate(64_000)

@@ -14,12 +14,12 @@ from avcall.clock import SystemClock
 from avcall.errors import AudioDeviceError, AvcallError, CameraError, NoFaceError, PeerLostError
 from avcall.transport.base import Channel
 from avcall.transport.loopback import LoopbackTransport, loopback_pair
-from sender.audio_encode import OpusEncoder
 from sender.core import SenderCore
 from sender.detect import Detector
 from sender.encode import KeyframeEncoder
 from sender.picture import PicturePath
 from sender.pipeline import VIDEO_ENDED, SenderPipeline
+from sender.speech import SpeechPath
 from sender.track import FaceState
 from tests.fakes import FakeCamera, FakeMicrophone, FakeRuntime, FakeTracker
 
@@ -90,7 +90,7 @@ class Bench:
             picture=picture,
             camera=self.camera,
             microphone=self.microphone,
-            encoder=OpusEncoder(),
+            speech=SpeechPath(),
         )
 
     def assert_all_closed(self) -> None:
