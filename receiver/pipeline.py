@@ -1,4 +1,4 @@
-"""The receiver at work: the loop takes messages, the speaker pulls sound, one thread draws pictures."""
+"""The receiver at work: the loop takes messages, the speaker pulls sound, a thread draws, another shows."""
 
 import asyncio
 import contextlib
@@ -20,10 +20,14 @@ from receiver.record import Recorder
 from receiver.speaker import Speaker
 from receiver.synthesize import Synthesizer
 
-NAP_S = 0.004  # of the picture thread when nothing is due
-MARGIN_MS = 4.0  # a picture is started this much earlier than its drawing takes
-MAX_LEAD_MS = 120.0
+NAP_S = 0.004  # of a picture thread when nothing is due
+MARGIN_MS = 4.0  # a picture is started this much earlier than its drawing is expected to take,
+SPREADS = 2.0  # and so many mean deviations of that time
+MAX_LEAD_MS = 250.0
+MAX_LAG_MS = 45.0  # a picture that lags the sound by more is left out (ITU-R BT.1359: people notice),
+LONGEST_HOLD_MS = 500.0  # unless nothing was shown for so long: a machine that is too slow shows what it can
 MAX_WAIT_MS = 500.0  # for a drawn picture to be due
+MAX_DRAWN_PICTURES = 8  # more than are drawn within the longest lead
 FIRST_DRAW_MS = 20.0  # until it was measured
 SMOOTHING = 0.1  # weight of a new reading
 POLL_S = 0.02  # how often answers are sent and the window is looked at
@@ -37,7 +41,7 @@ Post = Callable[..., None]
 
 @dataclass(frozen=True, slots=True)
 class PictureStats:
-    """Counts of the picture thread. `skew_ms` is positive when the sound leads the picture.
+    """Counts of pictures. `skew_ms` is positive when the sound leads the picture.
 
     `first_pts_ms` and `last_pts_ms` are those of the first and the last picture shown.
     """
@@ -61,77 +65,112 @@ class ReceiverSnapshot:
     elapsed_ms: float
 
 
-class PictureThread:
-    """Draws what is due and shows it on time; owns the network, which is not thread-safe."""
+class Screen:
+    """Shows drawn pictures when the sound has come to them; drawing goes on meanwhile."""
 
-    def __init__(
-        self, core: ReceiverCore, synthesizer: Synthesizer, outputs: "Outputs", clock: Clock, post: Post
-    ) -> None:
-        """`post` has the loop call a method of `core`, which is not thread-safe either."""
-        self._core, self._synthesizer, self._outputs, self._clock = core, synthesizer, outputs, clock
-        self._post = post
-        self._keyframes: deque[CodedKeyframe] = deque(maxlen=MAX_WAITING_KEYFRAMES)
-        self._stop = threading.Event()
-        self._unknown_in_row = 0
-        self._stats = PictureStats(draw_ms=FIRST_DRAW_MS)
+    def __init__(self, core: ReceiverCore, outputs: "Outputs", clock: Clock, stop: threading.Event) -> None:
+        self._core, self._outputs, self._clock, self._stop = core, outputs, clock, stop
+        self._drawn: deque[VideoFrame] = deque(maxlen=MAX_DRAWN_PICTURES)
+        self._shown_ms = float("-inf")
+        self._stats = PictureStats()
 
-    def push_keyframe(self, coded: CodedKeyframe) -> None:
-        """Hand over a keyframe; it is decoded and encoded for the network in this thread."""
-        self._keyframes.append(coded)
+    def push(self, picture: VideoFrame) -> None:
+        """Hand over a picture; pts increase."""
+        self._drawn.append(picture)
 
     def stats(self) -> PictureStats:
         """Counts so far."""
         return self._stats
 
-    def stop(self) -> None:
-        """Make `run` return soon."""
-        self._stop.set()
-
     def run(self) -> None:
-        """Until stopped."""
+        """Until stopped; in a thread of its own."""
         while not self._stop.is_set():
-            self._take_keyframe()
-            lead_ms = min(self._stats.draw_ms + MARGIN_MS, MAX_LEAD_MS)
-            due = self._core.playout.due_motion(self._clock.now_ms(), lead_ms)
-            if not due:
+            if not self.step():
                 self._stop.wait(NAP_S)
-            elif self._synthesizer.can_draw(due[-1]):
-                self._unknown_in_row = 0
-                self._show(self._draw(due[-1]), skipped=len(due) - 1)
-            else:
-                self._miss()
 
-    def _draw(self, motion: MotionFrame) -> VideoFrame:
-        began_ms = self._clock.now_ms()
-        picture = self._synthesizer.draw(motion)
-        took_ms = self._clock.now_ms() - began_ms
-        draw_ms = self._stats.draw_ms + SMOOTHING * (took_ms - self._stats.draw_ms)
-        self._stats = replace(self._stats, draw_ms=draw_ms)
-        return picture
+    def step(self) -> bool:
+        """Show the next picture, or leave it out; False when none is due."""
+        heard_ms = self._core.playout.clock_ms(self._clock.now_ms())
+        if not self._drawn or not self._is_due(self._drawn[0], heard_ms):
+            return False
+        picture = self._drawn.popleft()
+        overtaken = bool(self._drawn) and heard_ms is not None and self._drawn[0].pts_ms <= heard_ms
+        self._show(picture, 0.0 if heard_ms is None else heard_ms - picture.pts_ms, overtaken)
+        return True
 
-    def _show(self, picture: VideoFrame, skipped: int) -> None:
-        """Wait until the picture is due, then show it."""
-        heard_ms = self._heard_ms()
+    @staticmethod
+    def _is_due(picture: VideoFrame, heard_ms: float | None) -> bool:
         # A difference that is too large to wait for means that the media time has started anew.
-        while heard_ms is not None and 0 < picture.pts_ms - heard_ms <= MAX_WAIT_MS:
-            if self._stop.wait(min(NAP_S, (picture.pts_ms - heard_ms) / 1000)):
-                return
-            heard_ms = self._heard_ms()
+        return heard_ms is None or not 0 < picture.pts_ms - heard_ms <= MAX_WAIT_MS
+
+    def _show(self, picture: VideoFrame, skew_ms: float, overtaken: bool) -> None:
+        before, now_ms = self._stats, self._clock.now_ms()
+        late = skew_ms > MAX_LAG_MS and now_ms - self._shown_ms < LONGEST_HOLD_MS
+        if overtaken or late:
+            self._stats = replace(before, skipped=before.skipped + 1)
+            return
+        self._shown_ms = now_ms
         self._outputs.show(picture.rgb, picture.pts_ms)
-        skew_ms = 0.0 if heard_ms is None else heard_ms - picture.pts_ms
-        before = self._stats
         self._stats = replace(
             before,
             shown=before.shown + 1,
-            skipped=before.skipped + skipped,
             skew_ms=before.skew_ms + SMOOTHING * (skew_ms - before.skew_ms),
             worst_skew_ms=max(before.worst_skew_ms, skew_ms, key=abs),
             first_pts_ms=before.first_pts_ms if before.shown else picture.pts_ms,
             last_pts_ms=picture.pts_ms,
         )
 
-    def _heard_ms(self) -> float | None:
-        return self._core.playout.clock_ms(self._clock.now_ms())
+
+class Painter:
+    """Draws what is due, in a thread of its own; owns the network, which is not thread-safe."""
+
+    def __init__(
+        self, core: ReceiverCore, synthesizer: Synthesizer, outputs: "Outputs", clock: Clock, post: Post
+    ) -> None:
+        """`post` has the loop call a method of `core`, which is not thread-safe either."""
+        self._core, self._synthesizer, self._clock, self._post = core, synthesizer, clock, post
+        self._keyframes: deque[CodedKeyframe] = deque(maxlen=MAX_WAITING_KEYFRAMES)
+        self._stop = threading.Event()
+        self.screen = Screen(core, outputs, clock, self._stop)
+        self._unknown_in_row = 0
+        self._skipped = 0
+        self._draw_ms, self._spread_ms = FIRST_DRAW_MS, 0.0
+
+    def push_keyframe(self, coded: CodedKeyframe) -> None:
+        """Hand over a keyframe; it is decoded and encoded for the network in this thread."""
+        self._keyframes.append(coded)
+
+    def stats(self) -> PictureStats:
+        """Counts so far, of what was drawn and of what was shown."""
+        shown = self.screen.stats()
+        return replace(shown, skipped=shown.skipped + self._skipped, draw_ms=self._draw_ms)
+
+    def stop(self) -> None:
+        """Make `run`, and that of the screen, return soon."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Until stopped."""
+        while not self._stop.is_set():
+            self._take_keyframe()
+            lead_ms = min(self._draw_ms + SPREADS * self._spread_ms + MARGIN_MS, MAX_LEAD_MS)
+            due = self._core.playout.due_motion(self._clock.now_ms(), lead_ms)
+            if not due:
+                self._stop.wait(NAP_S)
+            elif self._synthesizer.can_draw(due[-1]):
+                self._unknown_in_row = 0
+                self._skipped += len(due) - 1
+                self.screen.push(self._draw(due[-1]))
+            else:
+                self._miss()
+
+    def _draw(self, motion: MotionFrame) -> VideoFrame:
+        began_ms = self._clock.now_ms()
+        picture = self._synthesizer.draw(motion)
+        off_ms = self._clock.now_ms() - began_ms - self._draw_ms
+        self._spread_ms += SMOOTHING * (abs(off_ms) - self._spread_ms)
+        self._draw_ms += SMOOTHING * off_ms
+        return picture
 
     def _take_keyframe(self) -> None:
         if not self._keyframes:
@@ -217,13 +256,13 @@ class ReceiverPipeline:
         self._transport, self._core, self._clock = transport, core, clock
         self._outputs, self._speaker = outputs, speaker
         self._synthesizer = synthesizer
-        self._pictures: PictureThread | None = None
-        self._thread: threading.Thread | None = None
+        self._painter: Painter | None = None
+        self._threads: list[threading.Thread] = []
         self._started_ms = clock.now_ms()
 
     def snapshot(self) -> ReceiverSnapshot:
         """Where the receiver stands now."""
-        pictures = self._pictures.stats() if self._pictures else PictureStats()
+        pictures = self._painter.stats() if self._painter else PictureStats()
         elapsed_ms = self._clock.now_ms() - self._started_ms
         return ReceiverSnapshot(self._core.stats(), self._core.playout.stats(), pictures, elapsed_ms)
 
@@ -248,18 +287,21 @@ class ReceiverPipeline:
 
     async def _run_tasks(self) -> str:
         ending = Ending("receiver")
-        pictures = PictureThread(self._core, self._synthesizer, self._outputs, self._clock, ending.post)
-        self._pictures = pictures
-        self._thread = ending.thread("picture", pictures.run)
+        painter = Painter(self._core, self._synthesizer, self._outputs, self._clock, ending.post)
+        self._painter = painter
+        self._threads = [
+            ending.thread("picture", painter.run),
+            ending.thread("screen", painter.screen.run),
+        ]
         tasks = [
-            ending.task("receiving", lambda: self._receive_loop(pictures, ending)),
-            ending.task("answering", lambda: self._answer_loop(pictures, ending)),
+            ending.task("receiving", lambda: self._receive_loop(painter, ending)),
+            ending.task("answering", lambda: self._answer_loop(painter, ending)),
         ]
         try:
             self._start_speaker(ending)
             return await ending.reason
         finally:
-            pictures.stop()
+            painter.stop()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -281,21 +323,21 @@ class ReceiverPipeline:
             ending.post(ending.fail, error, "sound")
             raise
 
-    async def _receive_loop(self, pictures: PictureThread, ending: Ending) -> None:
+    async def _receive_loop(self, painter: Painter, ending: Ending) -> None:
         while self._core.peer_bye is None:
             datagram = await self._transport.receive()
             coded = self._core.on_message(datagram.data, datagram.arrival_ms)
             if coded is not None:
-                pictures.push_keyframe(coded)
+                painter.push_keyframe(coded)
         ending.end(f"the other side ended the call: {self._core.peer_bye}")
 
-    async def _answer_loop(self, pictures: PictureThread, ending: Ending) -> None:
+    async def _answer_loop(self, painter: Painter, ending: Ending) -> None:
         next_ms = 0.0
         while self._outputs.poll():
             now_ms = self._clock.now_ms()
             if now_ms >= next_ms:
                 self._core.ping(now_ms)
-                self._core.report(pictures.stats().shown)
+                self._core.report(painter.stats().shown)
                 next_ms = now_ms + HEARTBEAT_EVERY_MS
             self._core.check_keyframe(now_ms)
             self._send_answers()
@@ -318,8 +360,8 @@ class ReceiverPipeline:
             await asyncio.shield(self._transport.close())
 
     def _close_outputs(self) -> None:
-        if self._thread is not None:
-            self._thread.join(THREAD_JOIN_S)
+        for thread in self._threads:
+            thread.join(THREAD_JOIN_S)
         with contextlib.ExitStack() as stack:  # one that fails to close must not keep the others open
             stack.callback(self._outputs.close)
             stack.callback(self._close_speaker)

@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,20 +15,20 @@ from avcall.bitstream.control import Bye, ControlMessage, Hello, KeyframeAck, Ke
 from avcall.bitstream.keyframe import CodedKeyframe, StillCodec, encode_still
 from avcall.bitstream.motion import MotionMode
 from avcall.bitstream.packet import MediaPacket
-from avcall.clock import SystemClock
+from avcall.clock import ManualClock, SystemClock
 from avcall.errors import AudioDeviceError, AvcallError, PeerLostError, RecordingError, VersionError
 from avcall.transport.base import Channel
 from avcall.transport.loopback import LoopbackTransport, loopback_pair
-from avcall.types import AccessUnit, MediaKind
+from avcall.types import AccessUnit, MediaKind, VideoFrame
 from receiver.core import ReceiverCore
 from receiver.mel import MelWindows
-from receiver.pipeline import Outputs, ReceiverPipeline
+from receiver.pipeline import Outputs, ReceiverPipeline, Screen
 from receiver.playout import Playout
 from receiver.record import Recorder
 from receiver.synthesize import Synthesizer
 from sender.audio_encode import OpusEncoder
 from tests.clips import tone_level
-from tests.fakes import FakeDisplay, FakeRuntime, FakeSpeaker, still_keypoints, tone_chunks
+from tests.fakes import FakeDisplay, FakeRuntime, FakeSpeaker, grey_picture, still_keypoints, tone_chunks
 from tests.units import make_keypoints, make_still
 
 CLOCK = SystemClock()
@@ -134,7 +135,7 @@ class Bench:
     def assert_all_closed(self) -> None:
         assert self.speaker.closed and self.display.closed
         assert not self.near.send(Channel.CONTROL, b"x")
-        assert "picture" not in [thread.name for thread in threading.enumerate()]
+        assert not {"picture", "screen"} & {thread.name for thread in threading.enumerate()}
 
 
 @pytest.fixture
@@ -143,6 +144,74 @@ async def bench() -> AsyncIterator[Bench]:
     made = Bench(near, far)
     yield made
     await made.caller.stop()
+
+
+class StoppedPlayout:
+    """A playout whose clock reads `heard_ms`."""
+
+    heard_ms: float | None = 1000.0
+
+    def clock_ms(self, now_ms: float) -> float | None:
+        return self.heard_ms
+
+
+class ScreenBench:
+    """A screen with clocks that are set by hand."""
+
+    def __init__(self) -> None:
+        self.playout, self.clock, self.display = StoppedPlayout(), ManualClock(), FakeDisplay()
+        core = SimpleNamespace(playout=self.playout)
+        self.screen = Screen(core, Outputs(self.display, None), self.clock, threading.Event())  # type: ignore[arg-type]
+
+    def push(self, *pts_ms: int) -> None:
+        for pts in pts_ms:
+            self.screen.push(VideoFrame(grey_picture(0), pts))
+
+    def run(self) -> list[int]:
+        """Everything that is due now; the pts of all that were shown so far."""
+        while self.screen.step():
+            pass
+        return [pts_ms for pts_ms, _ in self.display.shown]
+
+
+def test_a_picture_waits_for_its_sound() -> None:
+    bench = ScreenBench()
+    bench.push(1000, 1040)
+    assert bench.run() == [1000]
+    bench.playout.heard_ms = 1039.0
+    assert bench.run() == [1000]
+    bench.playout.heard_ms = 1040.0
+    assert bench.run() == [1000, 1040]
+    assert bench.screen.stats().worst_skew_ms == 0
+
+
+def test_of_two_pictures_that_are_due_the_newer_is_shown() -> None:
+    bench = ScreenBench()
+    bench.push(960, 1000, 1040)
+    assert bench.run() == [1000]
+    assert bench.screen.stats().skipped == 1
+
+
+def test_a_picture_that_lags_the_sound_too_much_is_left_out_unless_the_screen_stands_still() -> None:
+    bench = ScreenBench()
+    bench.push(955)
+    assert bench.run() == [955]
+    bench.push(954)
+    assert bench.run() == [955]
+    bench.clock.advance(600)
+    bench.push(953)
+    assert bench.run() == [955, 953]
+    stats = bench.screen.stats()
+    assert (stats.shown, stats.skipped, stats.worst_skew_ms) == (2, 1, 47)
+
+
+def test_pictures_of_another_time_do_not_hold_the_screen_up() -> None:
+    bench = ScreenBench()
+    bench.push(600_000)
+    assert bench.run() == [600_000]
+    bench.playout.heard_ms = None
+    bench.push(600_040)
+    assert bench.run() == [600_000, 600_040]
 
 
 async def test_it_shows_and_plays_until_the_caller_hangs_up(bench: Bench) -> None:
