@@ -1,6 +1,6 @@
 """Packetize: gathers the access units of one tick into one media message.
 
-Headers cost more than the content (93 bytes a message and as many for its acknowledgement), so the tick sets
+Headers cost more than the content (85 bytes a message), so the tick sets
 the rate of a call. A message takes what is ready: motion comes later than the speech of the same moment,
 because a network has to look at the picture first, and waiting for it would delay the speech.
 """

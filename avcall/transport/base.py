@@ -42,6 +42,7 @@ class WireCounters:
 
     `sent_bytes` and `received_bytes` hold every byte of every datagram: the IP and UDP headers, encryption,
     acknowledgements and keep-alives of both ends included. The payload counts hold the messages alone.
+    Of them, `ack_sent_bytes` and `ack_received_bytes` are datagrams with an acknowledgement and nothing else.
     `refused` counts the sends that returned False, `discarded` the messages that arrived with a size or kind
     that no peer of ours sends, or that nobody fetched in time.
     """
@@ -50,6 +51,8 @@ class WireCounters:
     sent_bytes: int = 0
     received_datagrams: int = 0
     received_bytes: int = 0
+    ack_sent_bytes: int = 0
+    ack_received_bytes: int = 0
     media_sent_bytes: int = 0
     media_received_bytes: int = 0
     control_sent_bytes: int = 0
@@ -66,10 +69,17 @@ class WireCounter:
         self._sent_bytes = 0
         self._received_datagrams = 0
         self._received_bytes = 0
+        self._ack_sent_bytes = 0
+        self._ack_received_bytes = 0
         self._payload_sent_bytes = dict.fromkeys(Channel, 0)
         self._payload_received_bytes = dict.fromkeys(Channel, 0)
         self._refused = 0
         self._discarded = 0
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes that left this end so far, headers included."""
+        return self._sent_bytes
 
     def datagram_sent(self, size_bytes: int) -> None:
         """Count a datagram of `size_bytes`, headers included, that left this end."""
@@ -80,6 +90,14 @@ class WireCounter:
         """Count a datagram of `size_bytes`, headers included, that reached this end."""
         self._received_datagrams += 1
         self._received_bytes += size_bytes
+
+    def ack_sent(self, size_bytes: int) -> None:
+        """A datagram that was counted as sent was an acknowledgement."""
+        self._ack_sent_bytes += size_bytes
+
+    def ack_received(self, size_bytes: int) -> None:
+        """A datagram that was counted as received was an acknowledgement."""
+        self._ack_received_bytes += size_bytes
 
     def payload_sent(self, channel: Channel, size_bytes: int) -> None:
         """Count a message accepted for `channel`."""
@@ -104,6 +122,8 @@ class WireCounter:
             sent_bytes=self._sent_bytes,
             received_datagrams=self._received_datagrams,
             received_bytes=self._received_bytes,
+            ack_sent_bytes=self._ack_sent_bytes,
+            ack_received_bytes=self._ack_received_bytes,
             media_sent_bytes=self._payload_sent_bytes[Channel.MEDIA],
             media_received_bytes=self._payload_received_bytes[Channel.MEDIA],
             control_sent_bytes=self._payload_sent_bytes[Channel.CONTROL],
