@@ -1,0 +1,98 @@
+"""The measures of the report: what each is called, which way is better, and how it is printed."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from avcall.bench.rd import Better
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Measures of one decoded clip; None where one was not computed.
+
+    L1 and flicker have white at 1, PSNR is in dB, LMD in % of the face's width. `face_` and `mouth_` are
+    taken within the boxes of the original's landmarks. `face_lost` is the share of pictures in which no face
+    was found: LMD and AED leave those out.
+    """
+
+    l1: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+    ms_ssim: float | None = None
+    st_lpips_vgg: float | None = None
+    st_lpips_alex: float | None = None
+    fd_effnet: float | None = None
+    fid: float | None = None
+    lmd: float | None = None
+    lmd_lips: float | None = None
+    aed: float | None = None
+    flicker: float | None = None
+    lse_d: float | None = None
+    lse_c: float | None = None
+    face_l1: float | None = None
+    face_psnr: float | None = None
+    face_ssim: float | None = None
+    face_lpips: float | None = None
+    mouth_l1: float | None = None
+    mouth_psnr: float | None = None
+    mouth_ssim: float | None = None
+    mouth_lpips: float | None = None
+    face_lost: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How one field of Scores is presented."""
+
+    key: str
+    title: str
+    better: Better
+    digits: int
+
+
+_UP, _DOWN = Better.HIGHER, Better.LOWER
+MEASURES = (
+    Measure("l1", "L1", _DOWN, 4),
+    Measure("psnr", "PSNR", _UP, 2),
+    Measure("ssim", "SSIM", _UP, 4),
+    Measure("ms_ssim", "MS-SSIM", _UP, 4),
+    Measure("st_lpips_vgg", "ST-LPIPS-VGG", _DOWN, 4),
+    Measure("st_lpips_alex", "ST-LPIPS-Alex", _DOWN, 4),
+    Measure("fd_effnet", "FD-EffNet", _DOWN, 2),
+    Measure("fid", "FID", _DOWN, 2),
+    Measure("lmd", "LMD %", _DOWN, 2),
+    Measure("lmd_lips", "LMD lips %", _DOWN, 2),
+    Measure("aed", "AED", _DOWN, 3),
+    Measure("flicker", "flicker", _DOWN, 4),
+    Measure("lse_d", "Sync LSE-D", _DOWN, 2),
+    Measure("lse_c", "Sync LSE-C", _UP, 2),
+    Measure("face_l1", "face L1", _DOWN, 4),
+    Measure("face_psnr", "face PSNR", _UP, 2),
+    Measure("face_ssim", "face SSIM", _UP, 4),
+    Measure("face_lpips", "face ST-LPIPS", _DOWN, 4),
+    Measure("mouth_l1", "mouth L1", _DOWN, 4),
+    Measure("mouth_psnr", "mouth PSNR", _UP, 2),
+    Measure("mouth_ssim", "mouth SSIM", _UP, 4),
+    Measure("mouth_lpips", "mouth ST-LPIPS", _DOWN, 4),
+    Measure("face_lost", "faces lost", _DOWN, 3),
+)
+BY_KEY = {measure.key: measure for measure in MEASURES}
+# What the quoted number is about, and the curves that are drawn.
+QUOTED = ("st_lpips_vgg", "st_lpips_alex", "fd_effnet", "lmd")
+DRAWN = ("psnr", "ssim", "st_lpips_vgg", "st_lpips_alex", "fd_effnet", "lmd", "aed", "flicker", "mouth_psnr")
+
+
+def shown(key: str, value: float | None) -> str:
+    """A value as it is printed; a dash for what was not computed."""
+    return "-" if value is None else f"{value:.{BY_KEY[key].digits}f}"
+
+
+def mean_scores(scores: list[Scores]) -> Scores:
+    """The mean of every measure over the clips that have it."""
+    means: dict[str, float | None] = {}
+    for field in dataclasses.fields(Scores):
+        known = [value for one in scores if (value := getattr(one, field.name)) is not None]
+        means[field.name] = float(np.mean(known)) if known else None
+    return Scores(**means)
