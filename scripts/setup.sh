@@ -2,7 +2,7 @@
 # Sets up .venv for this checkout: system libraries, Python packages, avcall itself.
 #
 #   scripts/setup.sh call [cpu|cuda]   what a call needs (no torch)
-#   scripts/setup.sh dev  [cpu|cuda]   that, training, and what lint and tests need
+#   scripts/setup.sh dev  [cpu|cuda]   that, training, the comparison, and what lint and tests need
 #
 # Running it again is quick: .venv/.avcall-setup remembers what was installed from which files.
 # TORCH_INDEX=URL takes torch from that package index first; for PyTorch's index of CPU builds, see its
@@ -14,7 +14,7 @@ profile=${1:-call}
 runtime=${2:-cpu}
 case $profile in
     call) extras=$runtime ;;
-    dev) extras=$runtime,train,dev ;;
+    dev) extras=$runtime,train,bench,dev ;;
     *) echo "setup: '$profile' is no profile; use call or dev" >&2; exit 2 ;;
 esac
 case $runtime in
