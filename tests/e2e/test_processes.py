@@ -105,7 +105,7 @@ def test_a_whole_call_is_seen_and_heard(motion: str, sample: Path, tmp_path: Pat
     else:
         assert 0 < counts["motion_bytes"] < 40 * counts["motion_units"]
     assert received["snapshot"]["pictures"]["shown"] > 25
-    assert received["snapshot"]["stats"]["keyframes"] == 2  # a rough one and a better one
+    assert 2 <= received["snapshot"]["stats"]["keyframes"] <= 4  # rough, better, and what the face asks for
     assert received["snapshot"]["stats"]["packets"]["dropped"] == {}
     assert sent["bill"]["wire_bytes"] > sent["bill"]["motion_bytes"] + sent["bill"]["audio_bytes"]
     compose(sample, files, received["recording_start_ms"])
