@@ -32,6 +32,8 @@ from sender.microphone import check_microphone, open_microphone
 from sender.photo import load_photo
 from sender.picture import PicturePath
 from sender.pipeline import SenderPipeline, SenderSnapshot
+from sender.preview import Previewer
+from sender.references import KeyframeBudget, ReferenceSet
 from sender.speech import SpeechPath
 from sender.track import FaceTracker
 from signaling.client import RoomHost, delete_session, post_offer
@@ -159,15 +161,22 @@ class Sender:
         config = self._config
         photo = load_photo(config.source) if config.source else None
         runtime = ModelRuntime(
-            (Graph.DETECT,), device=Device(config.device), threads=DETECT_THREADS, weights=config.weights
+            (Graph.DETECT, Graph.PREVIEW),
+            device=Device(config.device),
+            threads=DETECT_THREADS,
+            weights=config.weights,
         )
         runtime.warm_up()
         detector = Detector(runtime)
-        keyframes = KeyframeEncoder(detector, config.keyframe_bytes)
+        keyframes = KeyframeEncoder(detector, config.keyframe_bytes, config.first_keyframe_bytes)
         coder = runtime.motion_coder()
         group = MotionGroupEncoder(coder, config.motion_step) if config.motion == "coded" else None
-        core = SenderCore(config.tick_ms, group, coder.digest)
-        picture = PicturePath(detector, FaceTracker(), keyframes, photo)
+        # A photo is one picture: there is nothing to make a new keyframe of.
+        budget = KeyframeBudget(0 if photo else config.keyframe_budget_bits)
+        references = ReferenceSet(budget, config.keyframe_bytes)
+        core = SenderCore(config.tick_ms, group, coder.digest, references)
+        previewer = Previewer(runtime) if runtime.has_preview else None
+        picture = PicturePath(detector, FaceTracker(), keyframes, photo, previewer=previewer, threaded=True)
         return _SenderParts(picture, core, runtime.provider)
 
     async def _connect(self) -> tuple[Transport, str | None]:

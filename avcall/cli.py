@@ -79,6 +79,12 @@ MotionStep = Annotated[int, typer.Option(help="Quantiser of coded motion, 0 (fin
 TickMs = Annotated[int, typer.Option(help="40 (low delay), 80, or 120 (lowest rate): one packet each.")]
 AudioBps = Annotated[int, typer.Option(help="Bit rate of the speech, 6000-16000.")]
 KeyframeBytes = Annotated[int, typer.Option(help="Largest size of a keyframe's picture.")]
+FirstKeyframeBytes = Annotated[
+    int, typer.Option(help="Largest size of the rough picture that is sent before the first one; 0: none.")
+]
+KeyframeBudget = Annotated[
+    int, typer.Option(help="Bits a minute for new keyframes when the pose has changed much; 0: none.")
+]
 Seconds = Annotated[float | None, typer.Option(help="Hang up after this time.")]
 
 
@@ -159,6 +165,8 @@ def send(
     tick_ms: TickMs = 80,
     audio_bps: AudioBps = 6_000,
     keyframe_bytes: KeyframeBytes = 6_000,
+    first_keyframe_bytes: FirstKeyframeBytes = 1_500,
+    keyframe_budget: KeyframeBudget = 96_000,
     seconds: Seconds = None,
     stun: Stun = None,
     turn: Turn = None,
@@ -184,6 +192,8 @@ def send(
         tick_ms=tick_ms,
         audio_bitrate_bps=audio_bps,
         keyframe_bytes=keyframe_bytes,
+        first_keyframe_bytes=first_keyframe_bytes,
+        keyframe_budget_bits=keyframe_budget,
         weights=weights,
         duration_s=seconds,
         network=NetworkConfig(stun_url=stun, turn_url=turn, turn_user=turn_user, turn_password=turn_password),

@@ -11,6 +11,8 @@ TICKS_MS = (40, 80, 120)
 AUDIO_BITRATES_BPS = (6_000, 16_000)
 AUDIO_FRAMES_MS = (20, 40, 60)
 KEYFRAME_BYTES = (1_000, 32_768)
+FIRST_KEYFRAME_BYTES = (0, 32_768)
+KEYFRAME_BUDGET_BITS = (0, 10_000_000)
 MOTION_MODES = ("coded", "fp16")
 MOTION_STEPS = (0, 7)
 DEVICES = ("auto", "cpu", "cuda")
@@ -43,6 +45,8 @@ class SendConfig:
     audio_bitrate_bps: int = 6_000  # a whole call stays under 20 kbit/s; see docs/bitrate.md
     audio_frame_ms: int = 40
     keyframe_bytes: int = 6_000
+    first_keyframe_bytes: int = 1_500  # of the picture that comes before the first full one; 0: none does
+    keyframe_budget_bits: int = 96_000  # a minute, for new keyframes during the call; 0: there are none
     weights: Path | None = None
     duration_s: float | None = None
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -55,6 +59,8 @@ class SendConfig:
         _within("--audio-bps", self.audio_bitrate_bps, *AUDIO_BITRATES_BPS)
         _one_of("audio_frame_ms", self.audio_frame_ms, AUDIO_FRAMES_MS)
         _within("--keyframe-bytes", self.keyframe_bytes, *KEYFRAME_BYTES)
+        _within("--first-keyframe-bytes", self.first_keyframe_bytes, *FIRST_KEYFRAME_BYTES)
+        _within("--keyframe-budget", self.keyframe_budget_bits, *KEYFRAME_BUDGET_BITS)
         if self.duration_s is not None and not self.duration_s > 0:
             raise ConfigError(f"--seconds is {self.duration_s:g}; it must be more than 0")
 

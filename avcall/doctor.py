@@ -220,11 +220,12 @@ def _pip() -> str:
 
 def _verify_weights() -> str:
     """Read every graph and compare it with the manifest. Raises WeightsError, or ImportError."""
-    from models.runtime import Graph, read_graph, weights_folder
+    from models.runtime import graphs_in, read_graph, weights_folder
 
     folder = weights_folder()
-    size_bytes = sum(len(read_graph(folder, graph)) for graph in Graph)
-    return f"{folder.name}: {', '.join(graph.value for graph in Graph)} ({size_bytes / 1e6:.1f} MB)"
+    graphs = graphs_in(folder)
+    size_bytes = sum(len(read_graph(folder, graph)) for graph in graphs)
+    return f"{folder.name}: {', '.join(graph.value for graph in graphs)} ({size_bytes / 1e6:.1f} MB)"
 
 
 def _load_face_finder() -> str:

@@ -40,9 +40,10 @@ class Device(Enum):
 
 
 class Graph(Enum):
-    """The three graphs of a weights folder; the value is the file name without its suffix."""
+    """The graphs of a weights folder; the value is the file name without its suffix."""
 
     DETECT = "detect"
+    PREVIEW = "preview"  # a folder may lack this one
     ENCODE_KEYFRAME = "encode_keyframe"
     SYNTHESIZE = "synthesize"
 
@@ -67,6 +68,13 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != WEIGHTS_FORMAT:
         raise WeightsError(f"{path} is of another weights format; this avcall reads format {WEIGHTS_FORMAT}")
     return manifest
+
+
+def graphs_in(folder: Path) -> tuple[Graph, ...]:
+    """The graphs that a weights folder names, and those that it must have. Raises WeightsError."""
+    named = load_manifest(folder).get("sha256")
+    has_preview = isinstance(named, dict) and f"{Graph.PREVIEW.value}.onnx" in named
+    return tuple(graph for graph in Graph if graph is not Graph.PREVIEW or has_preview)
 
 
 def read_graph(folder: Path, graph: Graph) -> bytes:
@@ -141,18 +149,24 @@ def _open_session(folder: Path, graph: Graph, device: Device, threads: int) -> o
 
 
 class ModelRuntime:
-    """Owns the ONNX sessions of one end; opens only the graphs that this end needs. Not thread-safe."""
+    """Owns the ONNX sessions of one end; opens only the graphs that this end needs.
+
+    Not thread-safe, but for `detect` and `preview`, which keep nothing: several threads may call them.
+    """
 
     def __init__(
         self,
-        graphs: tuple[Graph, ...] = tuple(Graph),
+        graphs: tuple[Graph, ...] | None = None,
         *,
         device: Device = Device.AUTO,
         threads: int = 2,
         weights: Path | None = None,
     ) -> None:
+        """Open `graphs`, by default all that the folder has; PREVIEW only if the folder has it."""
         folder = self._folder = weights_folder(weights)
-        self._sessions = {graph: _open_session(folder, graph, device, threads) for graph in graphs}
+        present = graphs_in(folder)
+        wanted = present if graphs is None else [g for g in graphs if g is not Graph.PREVIEW or g in present]
+        self._sessions = {graph: _open_session(folder, graph, device, threads) for graph in wanted}
         self._keyframes: LiveKeyframes[dict[str, Any]] = LiveKeyframes()
         self._cached_names: list[str] = []
         if Graph.ENCODE_KEYFRAME in self._sessions:
@@ -176,6 +190,9 @@ class ModelRuntime:
         prior = np.zeros((PRIOR_SIZE_PX, PRIOR_SIZE_PX), np.uint8)
         if Graph.DETECT in self._sessions:
             self.detect(blank, Priors(prior, prior, None))
+        if Graph.PREVIEW in self._sessions:
+            thumbnail = np.zeros((PRIOR_SIZE_PX, PRIOR_SIZE_PX, 3), np.uint8)
+            self.preview(thumbnail, still, still, thumbnail)
         if Graph.ENCODE_KEYFRAME in self._sessions:
             self.set_keyframe(0, blank, still)
         if Graph.SYNTHESIZE in self._sessions:
@@ -187,6 +204,29 @@ class ModelRuntime:
         feeds = {"rgb": rgb[None], "priors": np.stack([priors.mesh, priors.mask])[None]}
         values, jacobians = self._sessions[Graph.DETECT].run(None, feeds)
         return Keypoints(values[0], jacobians[0])
+
+    @property
+    def has_preview(self) -> bool:
+        """Whether `preview` can be called."""
+        return Graph.PREVIEW in self._sessions
+
+    def preview(
+        self, keyframe: U8Image, source: Keypoints, driving: Keypoints, camera: U8Image
+    ) -> tuple[U8Image, float]:
+        """A keyframe's thumbnail warped into the pose of `driving`, and how far it is from the camera's.
+
+        Thumbnails are (64, 64, 3) uint8; the distance is the mean absolute one, where white is 1.
+        """
+        feeds = {
+            "keyframe": keyframe[None],
+            "source_values": source.values[None],
+            "source_jacobians": source.jacobians[None],
+            "driving_values": driving.values[None],
+            "driving_jacobians": driving.jacobians[None],
+            "camera": camera[None],
+        }
+        warped, error = self._sessions[Graph.PREVIEW].run(None, feeds)
+        return warped[0], float(error[0])
 
     def set_keyframe(self, index: int, rgb: U8Image, keypoints: Keypoints) -> None:
         """Compute and cache all that depends on a keyframe alone; see LiveKeyframes for which gives way."""

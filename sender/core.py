@@ -6,7 +6,7 @@ same code.
 
 from dataclasses import dataclass, replace
 
-from avcall.bitstream import control
+from avcall.bitstream import control, motion
 from avcall.bitstream.control import (
     Bye,
     ControlMessage,
@@ -17,6 +17,7 @@ from avcall.bitstream.control import (
     Pong,
     Report,
 )
+from avcall.bitstream.motion import MotionMode
 from avcall.bitstream.packet import (
     PROTOCOL_VERSION,
     MessageType,
@@ -30,6 +31,7 @@ from avcall.types import AccessUnit
 from sender.encode import EncodedKeyframe, MotionGroupEncoder
 from sender.pacer import Pacer
 from sender.packetize import Packetizer
+from sender.references import Estimate, ReferenceSet
 
 SOFTWARE = "avcall"
 RESEND_AFTER_MS = 1_500.0  # since the last slice left: it may be on its way, or its acknowledgement
@@ -59,31 +61,57 @@ class SenderStats:
 class SenderCore:
     """Units and keyframes in, messages out, the receiver's control messages in."""
 
-    def __init__(self, tick_ms: int, group: MotionGroupEncoder | None = None, weights: str = "") -> None:
+    def __init__(
+        self,
+        tick_ms: int,
+        group: MotionGroupEncoder | None = None,
+        weights: str = "",
+        references: ReferenceSet | None = None,
+    ) -> None:
         """Without `group` motion travels in half floats; `weights` is what the receiver's must be."""
         self._packetizer = Packetizer(tick_ms, group)
         self._group = group
         self._weights = weights
         self._pacer = Pacer()
-        self._acknowledged: int | None = None
-        self._latest: EncodedKeyframe | None = None
+        self._references = references or ReferenceSet()
+        self._pts_ms = 0  # of the latest motion
         self._stats = SenderStats()
         self._slice_ms = float("-inf")  # when the last slice left
         self._dropped_messages = 0
         self.keyframe_wanted = False
+        self.keyframe_index: int | None = None  # of the wanted one; None: the camera's next number
         self.peer_bye: str | None = None
         self.push_control(Hello(PROTOCOL_VERSION, "sender", SOFTWARE, weights))
 
     @property
     def acknowledged_keyframe(self) -> int | None:
         """The keyframe that motion animates now; None until the receiver holds one."""
-        return self._acknowledged
+        current = self._references.current
+        return None if current is None else current.index
+
+    @property
+    def references(self) -> tuple[EncodedKeyframe, ...]:
+        """What the receiver holds, the one in use first; any thread may ask."""
+        return self._references.candidates
 
     def push_motion(self, unit: AccessUnit) -> bool:
-        """Queue motion; False before the receiver holds a keyframe, when it would be bits for nothing."""
-        if self._acknowledged is None:
+        """Queue motion of the reference that suits it best, and order a new one when none does.
+
+        False before the receiver holds a keyframe, when it would be bits for nothing.
+        """
+        self._pts_ms = unit.pts_ms
+        pose = motion.decode(MotionMode.FP16, unit.payload)
+        index = self._references.choose(pose, unit.pts_ms)
+        if index is None:
             return False
-        return self._packetizer.push(replace(unit, keyframe_index=self._acknowledged))
+        ordered = self._references.order(unit.pts_ms)
+        if ordered is not None:
+            self.keyframe_index, self.keyframe_wanted = ordered, True
+        return self._packetizer.push(replace(unit, keyframe_index=index))
+
+    def push_estimates(self, estimates: tuple[Estimate, ...]) -> None:
+        """What the references would look like at the receiver."""
+        self._references.measured(estimates)
 
     def push_audio(self, unit: AccessUnit) -> bool:
         """Queue speech."""
@@ -91,7 +119,7 @@ class SenderCore:
 
     def push_keyframe(self, keyframe: EncodedKeyframe) -> None:
         """Send a keyframe, slice by slice; motion moves over to it once the receiver has it."""
-        self._latest = keyframe
+        self._references.push(keyframe, self._pts_ms)
         if self._group is not None:
             self._group.add_source(keyframe)
         self._pacer.push_keyframe(keyframe.slices)
@@ -132,8 +160,8 @@ class SenderCore:
                 raise version_error(message.protocol_version)
             case Hello() if message.weights != self._weights:
                 raise weights_error(message.weights, self._weights)
-            case KeyframeAck() if self._latest is not None and message.index == self._latest.index:
-                self._acknowledged = message.index
+            case KeyframeAck():
+                self._references.acknowledge(message.index, self._pts_ms)
             case KeyframeRequest():
                 self._answer_request(now_ms)
             case Ping():
@@ -161,11 +189,12 @@ class SenderCore:
         )
 
     def _answer_request(self, now_ms: float) -> None:
-        """The receiver lacks a keyframe: send the latest once more, unless it is on its way."""
-        if self._latest is None:
+        """The receiver lacks a keyframe: send one once more, unless it is on its way."""
+        keyframe = self._references.missing()
+        if keyframe is None:
             self.keyframe_wanted = True
         elif self._pacer.pending_slices == 0 and now_ms - self._slice_ms >= RESEND_AFTER_MS:
-            self._pacer.push_keyframe(self._latest.slices)
+            self._pacer.push_keyframe(keyframe.slices)
 
     def _count(self, channel: Channel, data: bytes, now_ms: float) -> None:
         if channel is Channel.MEDIA:

@@ -25,7 +25,7 @@ class Retarget:
     """
 
     def __init__(self, photo: Keypoints) -> None:
-        self._photo = photo
+        self.photo = photo  # its keypoints; they may change with a better picture of it
         self._start: Keypoints | None = None
 
     def apply(self, driving: Keypoints) -> Keypoints:
@@ -33,6 +33,6 @@ class Retarget:
         if self._start is None:
             self._start = sanitise(driving)  # its jacobians are inverted below
         start = self._start
-        values = self._photo.values + driving.values - start.values
+        values = self.photo.values + driving.values - start.values
         change = driving.jacobians @ np.linalg.inv(start.jacobians)
-        return Keypoints(values.astype(np.float32), (change @ self._photo.jacobians).astype(np.float32))
+        return Keypoints(values.astype(np.float32), (change @ self.photo.jacobians).astype(np.float32))

@@ -18,12 +18,18 @@ from sender.detect import Detector
 
 @dataclass(frozen=True, slots=True)
 class EncodedKeyframe:
-    """A keyframe ready to be sent: its slices, and the keypoints of the picture that the receiver decodes."""
+    """A keyframe ready to be sent: its slices, and what the receiver will hold of it.
+
+    `keypoints` are those of the decoded picture `rgb` (256, 256, 3). A `preliminary` one is small and is
+    followed by a better one.
+    """
 
     index: int
     slices: tuple[bytes, ...]
     keypoints: Keypoints
     image_bytes: int
+    rgb: U8Image
+    preliminary: bool = False
 
 
 def encode_motion(keypoints: Keypoints, pts_ms: int) -> AccessUnit:
@@ -66,22 +72,39 @@ class KeyframeEncoder:
     animates what it has.
     """
 
-    def __init__(self, detector: Detector, max_size_bytes: int, codec: StillCodec = StillCodec.AVIF) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        max_size_bytes: int,
+        preliminary_bytes: int = 0,
+        codec: StillCodec = StillCodec.AVIF,
+    ) -> None:
+        """`preliminary_bytes` bounds the picture that is sent first; 0: there is none."""
         self._detector = detector
         self._max_size_bytes = max_size_bytes
+        self._preliminary_bytes = preliminary_bytes
         self._codec = codec
         self._next_index = 0
 
-    def encode(self, crop: FaceCrop) -> EncodedKeyframe:
-        """The crop (256, 256, 3) as the next keyframe; takes about 50 ms.
+    @property
+    def progressive(self) -> bool:
+        """Whether the first picture is to be a preliminary one: it would be much smaller."""
+        return 0 < self._preliminary_bytes < self._max_size_bytes
+
+    def encode(
+        self, crop: FaceCrop, index: int | None = None, *, preliminary: bool = False
+    ) -> EncodedKeyframe:
+        """The crop (256, 256, 3) as keyframe `index`, by default the next number; takes about 60 ms.
 
         Raises KeyframeError when no quality fits the size.
         """
-        image = still.encode_still(crop.rgb, self._max_size_bytes, self._codec)
+        size_bytes = self._preliminary_bytes if preliminary else self._max_size_bytes
+        image = still.encode_still(crop.rgb, size_bytes, self._codec)
         decoded: U8Image = still.decode_still(self._codec, image)
         found = self._detector.keypoints(FaceCrop(decoded, crop.priors, crop.pts_ms))
         keypoints = motion.sanitise(found, np.float16)  # as they travel
-        index = self._next_index
-        self._next_index = (index + 1) % KEYFRAME_INDICES
-        data = still.serialize(CodedKeyframe(index, self._codec, image, keypoints))
-        return EncodedKeyframe(index, tuple(still.slice_keyframe(data, index)), keypoints, len(image))
+        number = self._next_index if index is None else index
+        self._next_index = (number + 1) % KEYFRAME_INDICES
+        data = still.serialize(CodedKeyframe(number, self._codec, image, keypoints))
+        slices = tuple(still.slice_keyframe(data, number))
+        return EncodedKeyframe(number, slices, keypoints, len(image), decoded, preliminary)

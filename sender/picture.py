@@ -1,14 +1,23 @@
-"""The picture's way through the sender, stage after stage: track, detect, encode. Runs in one thread."""
+"""The picture's way through the sender, stage after stage: track, detect, encode. Runs in one thread.
 
+What takes longer than a frame may, coding keyframes and estimating what the receiver sees, runs beside it.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from avcall.errors import NoFaceError
-from avcall.types import AccessUnit, FaceCrop, VideoFrame
+from avcall.errors import KeyframeError, NoFaceError
+from avcall.types import AccessUnit, FaceCrop, Keypoints, VideoFrame
+from sender.background import Background
 from sender.detect import Detector, Retarget
 from sender.encode import EncodedKeyframe, KeyframeEncoder, encode_motion
+from sender.preview import Previewer
+from sender.references import Estimate
 from sender.track import FaceState, FaceTracker
 
 NO_FACE_TIMEOUT_MS = 10_000
+PREVIEW_EVERY = 5  # frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +27,14 @@ class Pictured:
     face: FaceState
     motion: AccessUnit | None = None
     keyframe: EncodedKeyframe | None = None
+    estimates: tuple[Estimate, ...] = ()
 
 
 class PicturePath:
     """Camera frames in, motion units and keyframes out.
 
-    With a `photo` the photo is the only keyframe and the driver's motion is transferred onto it.
+    With a `photo` the photo is the only keyframe and the driver's motion is transferred onto it. With a
+    `previewer` and references to look at, every fifth frame gives estimates of the received picture.
     """
 
     def __init__(
@@ -32,6 +43,9 @@ class PicturePath:
         tracker: FaceTracker,
         keyframes: KeyframeEncoder,
         photo: FaceCrop | None = None,
+        *,
+        previewer: Previewer | None = None,
+        threaded: bool = False,
     ) -> None:
         self._detector = detector
         self._tracker = tracker
@@ -39,24 +53,40 @@ class PicturePath:
         self._photo = photo
         self._retarget: Retarget | None = None
         self._keyframe_wanted = True
+        self._wanted_index: int | None = None
+        self._first_keyframe = True
         self._first_pts_ms: int | None = None
+        self._coding: Background[EncodedKeyframe | None] = Background(threaded=threaded)
+        self._previewer = previewer
+        self._previewing: Background[tuple[Estimate, ...]] = Background(threaded=threaded)
+        self._frames = 0
 
-    def want_keyframe(self) -> None:
-        """Make the next good picture a keyframe."""
+    def want_keyframe(self, index: int | None = None) -> None:
+        """Make the next good picture keyframe `index`, by default the next number."""
         self._keyframe_wanted = True
+        self._wanted_index = index
 
-    def process(self, frame: VideoFrame) -> Pictured:
-        """One frame. Raises NoFaceError when no face was seen in the first ten seconds."""
+    def process(self, frame: VideoFrame, references: Sequence[EncodedKeyframe] = ()) -> Pictured:
+        """One frame; `references` are what the receiver holds, the one in use first.
+
+        Raises NoFaceError when no face was seen in the first ten seconds, KeyframeError when a keyframe does
+        not fit its size.
+        """
         crop = self._tracker.crop(frame)
         if crop is None:
             self._check_patience(frame.pts_ms)
-            return Pictured(self._tracker.state)
-        keyframe = self._new_keyframe(crop)
+            return Pictured(self._tracker.state, keyframe=self._take_keyframe())
+        self._order_keyframe(crop)
+        keyframe = self._take_keyframe()
         keypoints = self._detector.keypoints(crop)
-        if self._retarget is not None:
+        if self._photo is None:
+            self._order_preview(crop, keypoints, references)
+        elif self._retarget is None:  # the photo's keypoints come with the keyframe
+            return Pictured(self._tracker.state)
+        else:
             keypoints = self._retarget.apply(keypoints)
         unit = encode_motion(keypoints, frame.pts_ms)
-        return Pictured(self._tracker.state, unit, keyframe)
+        return Pictured(self._tracker.state, unit, keyframe, self._previewing.take() or ())
 
     def finish(self) -> None:
         """The video is over. Raises NoFaceError when no face was seen in all of it."""
@@ -64,7 +94,9 @@ class PicturePath:
             raise NoFaceError("no face in the whole video; give one with a face that is large enough to see")
 
     def close(self) -> None:
-        """Free the tracker."""
+        """Free the tracker and end the threads."""
+        self._coding.close()
+        self._previewing.close()
         self._tracker.close()
 
     def _check_patience(self, pts_ms: int) -> None:
@@ -77,12 +109,36 @@ class PicturePath:
                 f"no face before the camera for {seconds} s; sit within two metres, in the light"
             )
 
-    def _new_keyframe(self, crop: FaceCrop) -> EncodedKeyframe | None:
-        """A keyframe if one is wanted and the face is fully seen."""
+    def _order_keyframe(self, crop: FaceCrop) -> None:
+        """Have a keyframe coded if one is wanted and the face is fully seen; the first one in two steps."""
         if not self._keyframe_wanted or crop.priors.landmarks is None:
-            return None
+            return
         self._keyframe_wanted = False
-        made = self._keyframes.encode(self._photo or crop)
-        if self._photo is not None and self._retarget is None:
-            self._retarget = Retarget(made.keypoints)
+        source = self._photo or crop
+        if self._first_keyframe and self._keyframes.progressive:
+            self._coding.submit(partial(self._preliminary, source))
+        self._coding.submit(partial(self._keyframes.encode, source, self._wanted_index))
+        self._first_keyframe = False
+
+    def _preliminary(self, source: FaceCrop) -> EncodedKeyframe | None:
+        """None for a picture too busy for so few bytes: the better one comes soon."""
+        try:
+            return self._keyframes.encode(source, preliminary=True)
+        except KeyframeError:
+            return None
+
+    def _take_keyframe(self) -> EncodedKeyframe | None:
+        made = self._coding.take()
+        if made is not None and self._photo is not None:
+            self._retarget = self._retarget or Retarget(made.keypoints)
+            self._retarget.photo = made.keypoints
         return made
+
+    def _order_preview(
+        self, crop: FaceCrop, keypoints: Keypoints, references: Sequence[EncodedKeyframe]
+    ) -> None:
+        self._frames += 1
+        if self._previewer is None or not references:
+            return
+        if self._frames % PREVIEW_EVERY == 0 and self._previewing.idle:
+            self._previewing.submit(partial(self._previewer.estimate, crop.rgb, keypoints, tuple(references)))

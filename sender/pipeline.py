@@ -118,8 +118,8 @@ class SenderPipeline:
             began_ms = self._clock.now_ms()
             if self._core.keyframe_wanted:
                 self._core.keyframe_wanted = False
-                self._picture.want_keyframe()
-            done = self._picture.process(frame)
+                self._picture.want_keyframe(self._core.keyframe_index)
+            done = self._picture.process(frame, self._core.references)
             took_ms = self._clock.now_ms() - began_ms
             self._detect_ms += 0.1 * (took_ms - self._detect_ms)
             ending.post(self._on_pictured, done)
@@ -138,6 +138,7 @@ class SenderPipeline:
         self._frames += 1
         if done.keyframe is not None:
             self._core.push_keyframe(done.keyframe)
+        self._core.push_estimates(done.estimates)
         if done.motion is not None:
             self._core.push_motion(done.motion)
 

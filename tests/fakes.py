@@ -48,6 +48,7 @@ class FakeRuntime:
     """The networks: `detect` measures the grey of a crop, `synthesize` paints it back."""
 
     provider = "fake"
+    has_preview = False
 
     def __init__(self) -> None:
         self.keyframes: LiveKeyframes[U8Image] = LiveKeyframes()
@@ -64,6 +65,12 @@ class FakeRuntime:
     def detect(self, rgb: U8Image, priors: Priors) -> Keypoints:
         """Keypoints whose x is the grey of the crop, 0..255 as -1..1."""
         return still_keypoints(float(rgb.mean()) / 127.5 - 1)
+
+    def preview(
+        self, keyframe: U8Image, source: Keypoints, driving: Keypoints, camera: U8Image
+    ) -> tuple[U8Image, float]:
+        """The keyframe as it is, and how far its grey is from the camera's."""
+        return keyframe, abs(float(keyframe.mean()) - float(camera.mean())) / 255
 
     def set_keyframe(self, index: int, rgb: U8Image, keypoints: Keypoints) -> None:
         """Keep it."""

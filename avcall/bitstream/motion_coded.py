@@ -196,7 +196,7 @@ class MotionCoder:
         return [self._alphabets[i] for i in self._tables.classes[step, min(position, 1)]]
 
     def _quantise(self, frame: Keypoints, source: Keypoints, step: int, before: IntArray | None) -> IntArray:
-        coefficients = self._tables.basis @ (_flatten(frame) - _flatten(source)) / self._tables.steps[step]
+        coefficients = self._tables.basis @ (flatten(frame) - flatten(source)) / self._tables.steps[step]
         limit = (1 << ESCAPE_BITS - 1) - 1
         numbers = np.clip(np.rint(coefficients), -limit // 2, limit // 2).astype(np.int32)
         if before is not None:
@@ -212,11 +212,11 @@ class MotionCoder:
 
     def _reconstruct(self, numbers: NDArray[np.int64], source: Keypoints, step: int) -> Keypoints:
         coefficients = numbers.astype(np.float32) * self._tables.steps[step]
-        flat = _flatten(source) + coefficients @ self._tables.basis
+        flat = flatten(source) + coefficients @ self._tables.basis
         return keypoints_from((flat / _WEIGHTS).astype(np.float32))
 
 
-def _flatten(keypoints: Keypoints) -> F32Array:
+def flatten(keypoints: Keypoints) -> F32Array:
     """(60,) float32, jacobians weighted."""
     numbers = np.concatenate([keypoints.values.ravel(), keypoints.jacobians.ravel()])
     return np.asarray(numbers * _WEIGHTS, np.float32)

@@ -1,4 +1,4 @@
-"""From a trained network to the ONNX graphs that the call runs: detect, encode_keyframe, synthesize."""
+"""From a trained network to the ONNX graphs that the call runs: see models.runtime.Graph."""
 
 import hashlib
 import json
@@ -19,6 +19,7 @@ from avcall.errors import WeightsError
 from avcall.types import FRAME_SIZE_PX
 from models.config import MEL_BANDS, MEL_STEPS, ModelConfig
 from models.keypoint_detector import INPUT_SIZE_PX
+from models.layers import warp
 from models.network import EncodedKeyframe, Network
 from models.runtime import WEIGHTS_FORMAT
 
@@ -45,6 +46,26 @@ class DetectGraph(nn.Module):
         picture = rgb.permute(0, 3, 1, 2).float() / 255
         small = torch.nn.functional.avg_pool2d(picture, FRAME_SIZE_PX // INPUT_SIZE_PX)
         return self.network.detect(small, priors.float() / 255)
+
+
+class PreviewGraph(nn.Module):
+    """What the receiver will see, from 64x64 pictures (1, 64, 64, 3) uint8: the sender's own estimate.
+
+    The keyframe, two sets of keypoints, the camera's picture -> the warped keyframe as uint8, and its mean
+    absolute difference (1,) to the camera's picture, where white is 1.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, keyframe: Tensor, source: tuple[Tensor, Tensor], driving: tuple[Tensor, Tensor], camera: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        picture = keyframe.permute(0, 3, 1, 2).float() / 255
+        moved = warp(picture, self.network.dense_motion(picture, source, driving).flow)
+        error = (moved - camera.permute(0, 3, 1, 2).float() / 255).abs().mean((1, 2, 3))
+        return (moved.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1), error
 
 
 class EncodeKeyframeGraph(nn.Module):
@@ -106,10 +127,11 @@ def _export_graph(
 
 
 def export_onnx(network: Network, folder: Path) -> list[Path]:
-    """Write detect.onnx, encode_keyframe.onnx and synthesize.onnx into `folder`; returns their paths."""
+    """Write one file for each graph of `models.runtime.Graph` into `folder`; returns their paths."""
     network = network.eval()
     k = network.config.num_keypoints
     rgb = torch.zeros(1, FRAME_SIZE_PX, FRAME_SIZE_PX, 3, dtype=torch.uint8)
+    thumbnail = torch.zeros(1, INPUT_SIZE_PX, INPUT_SIZE_PX, 3, dtype=torch.uint8)
     priors = torch.zeros(1, 2, INPUT_SIZE_PX, INPUT_SIZE_PX, dtype=torch.uint8)
     encode = EncodeKeyframeGraph(network)
     with torch.no_grad():
@@ -120,6 +142,12 @@ def export_onnx(network: Network, folder: Path) -> list[Path]:
     keypoints = ["source_values", "source_jacobians", "driving_values", "driving_jacobians"]
     graphs: dict[str, tuple[nn.Module, tuple[Any, ...], list[str], list[str]]] = {
         "detect": (DetectGraph(network), (rgb, priors), ["rgb", "priors"], ["values", "jacobians"]),
+        "preview": (
+            PreviewGraph(network),
+            (thumbnail, (values, jacobians), (values.clone(), jacobians.clone()), thumbnail.clone()),
+            ["keyframe", *keypoints, "camera"],
+            ["warped", "error"],
+        ),
         "encode_keyframe": (encode, (rgb,), ["rgb"], ["picture", "small", *names]),
         "synthesize": (
             SynthesizeGraph(network),

@@ -177,7 +177,7 @@ def test_motion_waits_for_the_acknowledgement_of_the_keyframe() -> None:
 def test_a_new_keyframe_takes_over_once_it_is_there() -> None:
     call = VirtualCall(LinkConfig(delay_ms=50))
     call.run_until(2000)
-    call.sender.push_keyframe(call.encoder.encode(make_crop(grey=200)))
+    call.sender.push_keyframe(call.encoder.encode(make_crop(grey=91)))
     call.run_until(4000)
     indices = [s.motion.keyframe_index for s in call.shown]
     assert indices == sorted(indices) and set(indices) == {0, 1}

@@ -19,6 +19,7 @@ from models.runtime import (
     Device,
     Graph,
     ModelRuntime,
+    graphs_in,
     load_manifest,
     read_graph,
     weights_folder,
@@ -214,3 +215,23 @@ def test_the_call_path_does_not_import_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_folder_may_lack_the_preview(copy: Path) -> None:
+    assert ModelRuntime(device=Device.CPU, weights=copy).has_preview
+    path = copy / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["sha256"]["preview.onnx"]
+    path.write_text(json.dumps(manifest))
+    (copy / "preview.onnx").unlink()
+    assert graphs_in(copy) == (Graph.DETECT, Graph.ENCODE_KEYFRAME, Graph.SYNTHESIZE)
+    for wanted in (None, (Graph.DETECT, Graph.PREVIEW)):
+        runtime = ModelRuntime(wanted, device=Device.CPU, weights=copy)
+        assert not runtime.has_preview
+        runtime.warm_up()
+
+
+def test_a_preview_that_is_named_and_missing_is_one_line(copy: Path) -> None:
+    (copy / "preview.onnx").unlink()
+    with pytest.raises(WeightsError, match=r"preview\.onnx cannot be read"):
+        ModelRuntime((Graph.PREVIEW,), device=Device.CPU, weights=copy)

@@ -16,7 +16,7 @@ from avcall.errors import VersionError
 from avcall.transport.base import Channel
 from sender.core import SenderCore
 from sender.encode import EncodedKeyframe
-from tests.fakes import still_keypoints
+from tests.fakes import grey_picture, still_keypoints
 from tests.units import audio_unit, motion_unit
 
 REPORT = Report(10, 1, 2, 3.0, 80.0, 9)
@@ -24,7 +24,7 @@ REPORT = Report(10, 1, 2, 3.0, 80.0, 9)
 
 def keyframe(index: int = 0, slices: int = 2) -> EncodedKeyframe:
     messages = tuple(bytes([0x12, index, number, slices]) + b"x" * 50 for number in range(slices))
-    return EncodedKeyframe(index, messages, still_keypoints(), 100)
+    return EncodedKeyframe(index, messages, still_keypoints(), 100, grey_picture(100))
 
 
 def sent_control(core: SenderCore, now_ms: float) -> list[ControlMessage]:
