@@ -30,6 +30,10 @@ class Display(Protocol):
         """Show a picture, (256, 256, 3) uint8; returns at once."""
         ...
 
+    def show_still(self, rgb: U8Image) -> None:
+        """Show a keyframe until there is motion; it has no media time, so a file leaves it out."""
+        ...
+
     def poll(self) -> bool:
         """False once the user has closed it."""
         ...
@@ -43,6 +47,9 @@ class NoDisplay:
     """Nowhere: `--display none`."""
 
     def show(self, rgb: U8Image, pts_ms: int) -> None:
+        """Nothing is shown."""
+
+    def show_still(self, rgb: U8Image) -> None:
         """Nothing is shown."""
 
     def poll(self) -> bool:
@@ -62,6 +69,9 @@ class FileDisplay:
     def show(self, rgb: U8Image, pts_ms: int) -> None:
         """Add the picture to the file. Raises RecordingError once when that fails."""
         self._recorder.add_video(rgb, pts_ms)
+
+    def show_still(self, rgb: U8Image) -> None:
+        """Left out."""
 
     def poll(self) -> bool:
         """True: a file is not closed by the user."""
@@ -90,6 +100,10 @@ class WindowDisplay:
         with self._changed:
             self._picture = rgb
             self._changed.notify_all()
+
+    def show_still(self, rgb: U8Image) -> None:
+        """Show a keyframe."""
+        self.show(rgb, 0)
 
     def poll(self) -> bool:
         """False once the user has closed the window or pressed q or Escape in it."""

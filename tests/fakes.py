@@ -235,12 +235,17 @@ class FakeDisplay:
 
     def __init__(self) -> None:
         self.shown: list[tuple[int, U8Image]] = []
+        self.stills: list[U8Image] = []
         self.close_by_user = False
         self.closed = False
 
     def show(self, rgb: U8Image, pts_ms: int) -> None:
         """Keep it."""
         self.shown.append((pts_ms, rgb))
+
+    def show_still(self, rgb: U8Image) -> None:
+        """Keep it."""
+        self.stills.append(rgb)
 
     def poll(self) -> bool:
         """False once `close_by_user`."""

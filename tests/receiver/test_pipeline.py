@@ -294,6 +294,20 @@ async def test_a_keyframe_that_does_not_decode_is_asked_for_again(bench: Bench) 
     assert bench.core.stats().packets.dropped == {"KeyframeError": 1}
 
 
+async def test_a_face_shows_as_soon_as_its_keyframe_is_there(bench: Bench) -> None:
+    task = asyncio.create_task(bench.pipeline().run())
+    bench.caller.send_keyframe(index=0)
+    await bench.caller.until(lambda: bench.display.stills)
+    assert np.abs(bench.display.stills[0].astype(int) - make_still()).mean() < 6
+    bench.caller.talk()
+    await bench.caller.until(lambda: bench.display.shown)
+    bench.caller.send_keyframe(index=1)
+    await bench.caller.until(lambda: bench.runtime.has_keyframe(1))
+    bench.caller.tell(Bye("done"))
+    await task
+    assert len(bench.display.stills) == 1
+
+
 async def test_motion_of_an_unknown_keyframe_is_asked_about(bench: Bench) -> None:
     task = asyncio.create_task(bench.pipeline().run())
     bench.caller.send_keyframe(index=0)
