@@ -71,12 +71,17 @@ class Screen:
     def __init__(self, core: ReceiverCore, outputs: "Outputs", clock: Clock, stop: threading.Event) -> None:
         self._core, self._outputs, self._clock, self._stop = core, outputs, clock, stop
         self._drawn: deque[VideoFrame] = deque(maxlen=MAX_DRAWN_PICTURES)
+        self._still: U8Image | None = None
         self._shown_ms = float("-inf")
         self._stats = PictureStats()
 
     def push(self, picture: VideoFrame) -> None:
         """Hand over a picture; pts increase."""
         self._drawn.append(picture)
+
+    def push_still(self, rgb: U8Image) -> None:
+        """Hand over a keyframe: on a slow link it is there long before the first motion."""
+        self._still = rgb
 
     def stats(self) -> PictureStats:
         """Counts so far."""
@@ -90,6 +95,9 @@ class Screen:
 
     def step(self) -> bool:
         """Show the next picture, or leave it out; False when none is due."""
+        still, self._still = self._still, None
+        if still is not None and not self._stats.shown:
+            self._outputs.show_still(still)
         heard_ms = self._core.playout.clock_ms(self._clock.now_ms())
         if not self._drawn or not self._is_due(self._drawn[0], heard_ms):
             return False
@@ -179,6 +187,7 @@ class Painter:
         if keyframe is None:
             self._post(self._core.request_keyframe, self._clock.now_ms())
             return
+        self.screen.push_still(keyframe.rgb)
         self._synthesizer.set_keyframe(keyframe)
         self._post(self._core.acknowledge, keyframe.index)
 
@@ -208,6 +217,11 @@ class Outputs:
             self._mark_start(pts_ms)
             with self._keeping_failure():
                 self._recorder.add_video(rgb, pts_ms)
+
+    def show_still(self, rgb: U8Image) -> None:
+        """A keyframe, before there is motion; it has no media time and is not recorded."""
+        with self._keeping_failure():
+            self._display.show_still(rgb)
 
     def hear(self, pcm: Pcm, pts_ms: int) -> None:
         """Sound (samples,) that is played now."""
