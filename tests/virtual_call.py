@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from avcall.bitstream.motion_coded import MotionCoder
 from avcall.clock import ManualClock
 from avcall.transport.base import Channel, Datagram
 from avcall.transport.loopback import LinkConfig, loopback_pair
@@ -15,7 +16,7 @@ from receiver.playout import Playout
 from receiver.synthesize import Synthesizer
 from sender.core import SenderCore
 from sender.detect import Detector
-from sender.encode import EncodedKeyframe, KeyframeEncoder, encode_motion
+from sender.encode import EncodedKeyframe, KeyframeEncoder, MotionGroupEncoder, encode_motion
 from sender.pipeline import MAX_MEDIA_BACKLOG_BYTES
 from sender.speech import SpeechPath
 from tests.fakes import FakeRuntime, make_crop, still_keypoints, tone_chunks
@@ -44,26 +45,30 @@ class VirtualCall:
     latency_ms: float = 0.0
     audio: bool = True
     stall: range = range(0)  # ms: what arrives then is held back until its end
-    keyframe: EncodedKeyframe | None = None
+    keyframes: tuple[EncodedKeyframe, ...] = ()  # sent at the start; default: a small one
+    coder: MotionCoder | None = None  # without it motion travels in half floats
+    audio_bitrate_bps: int = 10_000
     pause: range = range(0)  # ms of media time in which nobody speaks
 
     def __post_init__(self) -> None:
         self.clock = ManualClock()
         self.near, self.far = loopback_pair(self.clock, self.link)
-        self.sender = SenderCore(self.tick_ms)
+        self.sender = SenderCore(self.tick_ms, MotionGroupEncoder(self.coder, 2) if self.coder else None)
         self.playout = Playout(speech := MelWindows())
-        self.receiver = ReceiverCore(self.playout)
+        self.receiver = ReceiverCore(self.playout, self.coder)
         self.runtime = FakeRuntime()
         self.synthesizer = Synthesizer(self.runtime, speech)  # type: ignore[arg-type]
         self.encoder = KeyframeEncoder(Detector(self.runtime), 4_000)  # type: ignore[arg-type]
-        self.speech = SpeechPath(10_000)
+        self.speech = SpeechPath(self.audio_bitrate_bps)
         self.shown: list[Shown] = []
         self.heard: list[Pcm] = []
         self.delays_ms: list[float] = []
         self._chunks: Iterator = tone_chunks(100_000)
         self._drawing: tuple[MotionFrame, float] | None = None
         self._held: list[Datagram] = []
-        self.sender.push_keyframe(self.keyframe or self.encoder.encode(make_crop(grey=90)))
+        self.stills_ms: list[float] = []  # when keyframes came; the first is shown at once
+        for keyframe in self.keyframes or (self.encoder.encode(make_crop(grey=90)),):
+            self.sender.push_keyframe(keyframe)
 
     def run_until(self, end_ms: float, *, motion: bool = True) -> None:
         """Play on in steps of 2 ms."""
@@ -113,6 +118,7 @@ class VirtualCall:
             if keyframe is None:
                 self.receiver.request_keyframe(now_ms)
                 continue
+            self.stills_ms.append(now_ms)
             self.synthesizer.set_keyframe(keyframe)
             self.receiver.acknowledge(keyframe.index)
         self.receiver.check_keyframe(now_ms)
