@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from avcall.cli import app
 
-COMMANDS = ("receive", "send", "demo", "doctor", "signal", "prepare", "train", "export", "evaluate")
+COMMANDS = ("receive", "send", "demo", "doctor", "signal", "prepare", "train", "export", "evaluate", "bench")
 WIDTH = {"COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
 
 

@@ -1,5 +1,9 @@
-"""The offline commands: prepare, train, export, evaluate. They need the extra `train`; a call never does."""
+"""The offline commands: prepare, train, export, evaluate (extra `train`) and bench (extra `bench`).
 
+A call needs neither.
+"""
+
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +26,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command(rich_help_panel=panel)(train)
     app.command(rich_help_panel=panel)(export)
     app.command(rich_help_panel=panel)(evaluate)
+    app.command(rich_help_panel="Comparison")(bench)
 
 
 def prepare(
@@ -126,6 +131,49 @@ def evaluate(
         on_clip=lambda clip: console.print(clip.name, highlight=False),
     )
     console.print(table(report), markup=False, highlight=False, soft_wrap=True)
+
+
+def bench(
+    clips: Annotated[list[Path], typer.Argument(help="Video files of one face each.")],
+    out: Annotated[Path, typer.Option(help="Folder for the report; a run there goes on.")] = Path(
+        "bench-out"
+    ),
+    codecs: Annotated[str, typer.Option(help="Of avcall,h266,hevc,av1.")] = "avcall,h266,hevc,av1",
+    seconds: Annotated[float | None, typer.Option(help="Only the first seconds of each clip.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Photo of one face: cross-identity as well.")] = None,
+    preset: Annotated[str, typer.Option(help="Of H.266: medium or slower.")] = "medium",
+    tick_ms: Annotated[int, typer.Option(help="Of avcall: 40, 80 or 120.")] = 80,
+    every: Annotated[int, typer.Option(help="Measure every n-th frame with the slow metrics.")] = 5,
+    inception: Annotated[Path | None, typer.Option(help="Inception weights, for FID proper.")] = None,
+    syncnet: Annotated[Path | None, typer.Option(help="SyncNet weights, for Sync.")] = None,
+    jobs: Annotated[int, typer.Option(help="Encodes at a time; 0: one a core.")] = 0,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of other weights than the shipped ones.")
+    ] = None,
+) -> None:
+    """Compare the picture with H.266, HEVC and AV1 at the bits that a slow link has.
+
+    Runs avcall's own sender and receiver, through the bitstream, and real encoders on the same frames. Writes
+    report.html, results.json and plots to --out. Exit code 1: something was left out, and the table says what.
+    """
+    from avcall.bench.plan import BenchConfig
+    from avcall.bench.runner import run_bench
+
+    config = BenchConfig(
+        clips=tuple(clips),
+        out=out,
+        codecs=tuple(codecs.split(",")),
+        seconds=seconds,
+        source=source,
+        inception=inception,
+        syncnet=syncnet,
+        weights=weights,
+        preset=preset,
+        tick_ms=tick_ms,
+        every=every,
+        jobs=jobs,
+    )
+    sys.exit(run_bench(Console(), config))
 
 
 def _trainer(
