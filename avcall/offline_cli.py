@@ -154,7 +154,7 @@ def bench(
     """Compare the picture with H.266, HEVC and AV1 at the bits that a slow link has.
 
     Runs avcall's own sender and receiver, through the bitstream, and real encoders on the same frames. Writes
-    report.html, results.json and plots to --out. Exit code 1: something was left out, and the table says what.
+    report.html, results.json and plots to --out. Exit code 1: something was left out; the table says what.
     """
     from avcall.bench.plan import BenchConfig
     from avcall.bench.runner import run_bench
