@@ -1,4 +1,4 @@
-"""Keyframes over slow links in virtual time: a face within a second, a better one later, speech undisturbed."""
+"""Keyframes over slow links in virtual time: a face within a second, and a better one later."""
 
 from pathlib import Path
 

@@ -1,15 +1,17 @@
 from collections.abc import Iterable
 
+import cv2
 import numpy as np
 import pytest
 
 from avcall.bitstream import motion
 from avcall.bitstream.motion import MotionMode
 from avcall.errors import NoFaceError
-from avcall.types import VideoFrame
+from avcall.types import FaceCrop, VideoFrame
 from sender.detect import Detector
 from sender.encode import KeyframeEncoder
 from sender.picture import PicturePath
+from sender.preview import Previewer
 from sender.track import FaceState
 from tests.fakes import FakeRuntime, FakeTracker, make_crop
 
@@ -105,3 +107,77 @@ def test_closing_frees_the_tracker() -> None:
     path = make_path()
     path.close()
     assert path._tracker.closed  # type: ignore[attr-defined]
+
+
+def progressive(**options: object) -> PicturePath:
+    detector = Detector(FakeRuntime())  # type: ignore[arg-type]
+    keyframes = KeyframeEncoder(detector, 4000, 1500)
+    return PicturePath(detector, FakeTracker(), keyframes, **options)  # type: ignore[arg-type]
+
+
+def test_the_first_picture_is_sent_twice_rough_and_better_and_later_ones_once() -> None:
+    path = progressive()
+    made = [path.process(frame(number)).keyframe for number in range(3)]
+    assert [one and (one.index, one.preliminary) for one in made] == [(0, True), (1, False), None]
+    path.want_keyframe(6)
+    again = path.process(frame(3)).keyframe
+    assert again is not None and (again.index, again.preliminary) == (6, False)
+
+
+def test_a_picture_too_busy_for_a_rough_one_is_sent_as_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    busy = FaceCrop(cv2.resize(noise, (256, 256)), make_crop().priors, 0)
+    detector = Detector(FakeRuntime())  # type: ignore[arg-type]
+    tracker = FakeTracker()
+    monkeypatch.setattr(tracker, "crop", lambda _: busy)
+    path = PicturePath(detector, tracker, KeyframeEncoder(detector, 30_000, 300))  # type: ignore[arg-type]
+    made = [path.process(frame(number)).keyframe for number in range(3)]
+    assert [one.index for one in made if one is not None] == [0]
+
+
+def test_a_keyframe_that_was_coded_while_the_face_got_lost_still_goes_out() -> None:
+    path = make_path(blind=[40])
+    path._coding.submit(lambda: path._keyframes.encode(make_crop(), 9))
+    first, lost = path.process(frame(0)), path.process(frame(1))
+    assert first.keyframe is not None and lost.keyframe is not None
+    assert (first.keyframe.index, lost.keyframe.index) == (9, 10)
+
+
+def test_coding_in_a_thread_gives_the_same_keyframes() -> None:
+    path = progressive(threaded=True)
+    made: list[int] = []
+    number = 0
+    while len(made) < 2:
+        keyframe = path.process(frame(number)).keyframe
+        made += [keyframe.index] if keyframe is not None else []
+        number += 1
+    path.close()
+    assert made == [0, 1]
+
+
+def test_every_fifth_frame_is_compared_with_what_the_receiver_holds() -> None:
+    runtime = FakeRuntime()
+    path = progressive(previewer=Previewer(runtime))  # type: ignore[arg-type]
+    first = path.process(frame(0)).keyframe
+    assert first is not None
+    found = [path.process(frame(number, grey=151), [first]).estimates for number in range(1, 11)]
+    assert [len(estimates) for estimates in found] == [0, 0, 0, 1, 0, 0, 0, 0, 1, 0]
+    assert found[3][0].error == pytest.approx(0.2, abs=0.02)
+    assert path.process(frame(11)).estimates == ()
+
+
+def test_a_photo_is_compared_with_nothing() -> None:
+    runtime = FakeRuntime()
+    detector = Detector(runtime)  # type: ignore[arg-type]
+    keyframes = KeyframeEncoder(detector, 4000, 1500)
+    path = PicturePath(
+        detector,
+        FakeTracker(),  # type: ignore[arg-type]
+        keyframes,
+        make_crop(grey=64),
+        previewer=Previewer(runtime),  # type: ignore[arg-type]
+    )
+    first = path.process(frame(0))
+    assert first.keyframe is not None and first.keyframe.preliminary
+    held = [first.keyframe]
+    assert all(path.process(frame(number), held).estimates == () for number in range(1, 12))

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from sender.encode import EncodedKeyframe
+from sender.preview import OTHER_EVERY, Previewer, thumbnail
+from sender.references import Estimate
+from tests.fakes import FakeRuntime, grey_picture, still_keypoints
+from tests.units import make_still
+
+
+def keyframe(index: int, grey: int) -> EncodedKeyframe:
+    return EncodedKeyframe(index, (), still_keypoints(0.1), 100, grey_picture(grey))
+
+
+def previewer() -> Previewer:
+    return Previewer(FakeRuntime())  # type: ignore[arg-type]
+
+
+def test_a_thumbnail_is_the_mean_of_each_area() -> None:
+    wanted = make_still().reshape(64, 4, 64, 4, 3).mean((1, 3))
+    assert thumbnail(make_still()).shape == (64, 64, 3)
+    assert np.abs(thumbnail(make_still()) - wanted).max() <= 1
+
+
+def test_the_error_is_that_of_the_picture_and_the_distance_that_of_the_pose() -> None:
+    found = previewer().estimate(grey_picture(100), still_keypoints(0.2), [keyframe(5, 151)])
+    assert found == (Estimate(5, pytest.approx(51 / 255), pytest.approx(0.1 * 10**0.5, abs=1e-6)),)
+
+
+def test_the_present_reference_is_looked_at_always_and_the_others_in_turn() -> None:
+    stage, held = previewer(), [keyframe(index, 100) for index in (7, 2, 5)]
+    looks = [
+        [estimate.index for estimate in stage.estimate(grey_picture(100), still_keypoints(), held)]
+        for _ in range(4 * OTHER_EVERY)
+    ]
+    assert all(look[0] == 7 for look in looks)
+    assert all(len(look) == 1 + (number % OTHER_EVERY == 0) for number, look in enumerate(looks, 1))
+    assert [look[1] for look in looks if len(look) > 1] == [5, 2, 5, 2]
+
+
+def test_without_references_there_is_nothing_to_look_at() -> None:
+    assert previewer().estimate(grey_picture(100), still_keypoints(), []) == ()
