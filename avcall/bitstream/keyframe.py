@@ -56,8 +56,10 @@ _SLICE_PAYLOAD_BYTES = MAX_SLICE_BYTES - _SLICE_HEADER_BYTES
 MAX_SLICES = -(-_MAX_OBJECT_BYTES // _SLICE_PAYLOAD_BYTES)
 
 _FAST_SPEED, _SLOW_SPEED = 9, 6  # of libavif, 0..10: 3 ms and 30 ms a picture on one laptop core
-_SLOW_SHARE = 0.92  # of the bytes of a fast coding at the same quality, at most (0.81-0.90 seen)
-_QUALITY_STEP = 3
+_SLOW_SHARE = 0.92  # of the bytes of a fast coding at the same quality (0.86-1.02 seen)
+_CLIMB = 4  # steps of quality that are tried above it while the slow coding still fits
+# What looks best at 1.5 and 4 kB, as a picture and as the animation made from it: docs/bitrate.md.
+_AVIF_OPTIONS = {"codec": "aom", "advanced": {"tune": "ssim"}, "max_threads": 1}
 
 
 class StillCodec(IntEnum):
@@ -128,7 +130,8 @@ def encode_still(rgb: U8Image, max_size_bytes: int, codec: StillCodec = StillCod
     """Code `rgb`, (256, 256, 3) uint8, at the best quality that fits `max_size_bytes`.
 
     A bisection over quality 0..100 with a fast setting finds about the right quality; then the slow setting,
-    which saves a tenth of the bytes, codes at that quality. Takes about 50 ms, so call it off the event loop.
+    whose picture is better, codes at that quality and around it. Takes about 100 ms, so call it off the event
+    loop.
     Raises KeyframeError when not even the lowest quality fits, ValueError when the picture has another shape.
     """
     if rgb.shape != (FRAME_SIZE_PX, FRAME_SIZE_PX, 3) or rgb.dtype != np.uint8:
@@ -139,11 +142,9 @@ def encode_still(rgb: U8Image, max_size_bytes: int, codec: StillCodec = StillCod
     picture = Image.fromarray(rgb)
     if codec is StillCodec.AVIF:
         quality = _best_quality(picture, codec, round(limit_bytes / _SLOW_SHARE))
-        while quality is not None and quality >= 0:
-            coded = _encode_at(picture, codec, quality, _SLOW_SPEED)
-            if len(coded) <= limit_bytes:
-                return coded
-            quality -= _QUALITY_STEP
+        slow = None if quality is None else _best_slow(picture, quality, limit_bytes)
+        if slow is not None:
+            return slow
     quality = _best_quality(picture, codec, limit_bytes)
     if quality is None:
         raise KeyframeError(f"keyframe: no {codec.name} quality fits {limit_bytes} bytes; allow more")
@@ -245,10 +246,26 @@ def _best_quality(picture: Image.Image, codec: StillCodec, limit_bytes: int) -> 
     return high if high >= 0 else None
 
 
+def _best_slow(picture: Image.Image, quality: int, limit_bytes: int) -> bytes | None:
+    """The AVIF of the slow setting that fits best, sought from `quality` on; None when none fits."""
+    best = None
+    for above in range(quality, min(quality + _CLIMB, 100) + 1):
+        coded = _encode_at(picture, StillCodec.AVIF, above, _SLOW_SPEED)
+        if len(coded) > limit_bytes:
+            break
+        best = coded
+    below = quality
+    while best is None and below > 0:
+        below -= 1
+        coded = _encode_at(picture, StillCodec.AVIF, below, _SLOW_SPEED)
+        best = coded if len(coded) <= limit_bytes else None
+    return best
+
+
 def _encode_at(picture: Image.Image, codec: StillCodec, quality: int, speed: int = _FAST_SPEED) -> bytes:
     """`picture` coded by `codec` at `quality` 0..100; `speed` is AVIF's."""
     buffer = io.BytesIO()
-    options = {"max_threads": 1, "speed": speed} if codec is StillCodec.AVIF else {}
+    options = _AVIF_OPTIONS | {"speed": speed} if codec is StillCodec.AVIF else {}
     picture.save(buffer, codec.name, quality=quality, **options)
     return avif.strip(buffer.getvalue()) if codec is StillCodec.AVIF else buffer.getvalue()
 
