@@ -27,7 +27,7 @@ def make_clip(frames: int = 25, *, name: str = "clip", sound: bool = True) -> Cl
 
 
 class FakeCodec:
-    """Codes a clip as its frames' greys; `quality` is added to each, and 1000 / quality is its kbit/s.
+    """Codes a clip as its frames' greys plus `quality` (at most 40), in 1000 / quality kbit/s.
 
     Encodings are counted in `encoded`; with `fails` it never works.
     """
@@ -60,7 +60,7 @@ class FakeCodec:
             wire_bytes=2 * size_bytes + 100,
             back_bytes=size_bytes,
         )
-        greys = np.array([int(crop.rgb[0, 0, 0]) for crop in clip.crops]) + round(self.quality)
+        greys = np.array([int(crop.rgb[0, 0, 0]) for crop in clip.crops]) + min(40, round(self.quality))
         return Coded(bytes(greys.tolist()), bill, f"fake --quality {self.quality:g}", 0.5)
 
     def decode(self, data: bytes) -> Decoded:

@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from avcall.bench.virtual_call import (
 )
 from avcall.errors import AvcallError, InputError
 from avcall.stats import Bill
-from avcall.types import FRAME_MS, SAMPLE_RATE_HZ, FaceCrop, U8Image
+from avcall.types import FRAME_MS, SAMPLE_RATE_HZ, FaceCrop, U8Image, VideoFrame
 from models.runtime import ModelRuntime, load_manifest, weights_folder
 from receiver.core import ReceiverCore
 from receiver.mel import MelWindows
@@ -39,12 +39,16 @@ from receiver.synthesize import Synthesizer
 from sender.detect import Detector
 from sender.encode import KeyframeEncoder
 from sender.picture import Pictured, PicturePath
+from sender.preview import Previewer
+from sender.references import KeyframeBudget, ReferenceSet
 from sender.speech import SpeechPath
+from sender.track import FaceState
 
 PULL_MS = 20  # what a speaker takes at a time
 PICTURE_MS = 30  # from a frame to its motion unit, in virtual time: what the stages take on two cores
 PLAY_ON_MS = 1_500  # after the last message, longer than any playout delay here
 CONNECT_LIMIT_MS = 20_000
+FIRST_KEYFRAMES = 2  # a preliminary one and the full one
 LEAD_MS = 24.0  # a picture is drawn so long before it is shown
 
 
@@ -55,6 +59,8 @@ class CallSetting:
     motion: str
     motion_step: int  # of coded motion, 0 (finest) to 7
     keyframe_bytes: int
+    first_keyframe_bytes: int
+    keyframe_budget_bits: int
     tick_ms: int
     audio_bitrate_bps: int
 
@@ -113,16 +119,12 @@ class CallCodec:
         """The whole clip through the sender: every message that arrived, and the bill."""
         setting = self._setting
         step = setting.motion_step if setting.motion == "coded" else None
-        call = VirtualCall(setting.tick_ms, self._runtime().motion_coder(), step)
+        # A photo is one picture: there is nothing to make a new keyframe of.
+        budget = KeyframeBudget(0 if self._photo else setting.keyframe_budget_bits)
+        references = ReferenceSet(budget, setting.keyframe_bytes)
+        call = VirtualCall(setting.tick_ms, self._runtime().motion_coder(), step, references)
         frames = video_frames(clip)
-        first = path.process(next(frames))
-        if first.keyframe is None:
-            raise InputError(f"{clip.name}: the first frame does not make a keyframe")
-        call.sender.push_keyframe(first.keyframe)
-        while call.sender.acknowledged_keyframe is None:
-            if call.now_ms > CONNECT_LIMIT_MS:
-                raise AvcallError(f"{clip.name}: the keyframe was never acknowledged")
-            call.step()
+        first = _greet(call, path, next(frames), clip.name)
         start_ms = call.now_ms
         sounds = deque(chunks(clip))
         voice = SpeechPath(setting.audio_bitrate_bps, AUDIO_FRAME_MS)
@@ -138,21 +140,25 @@ class CallCodec:
             shown_ms = number * FRAME_MS + PICTURE_MS
             speak_until(shown_ms)
             call.run_until(start_ms + shown_ms)
-            _show(call, first if number == 0 else path.process(next(frames)))
+            _show(call, first if number == 0 else _picture(call, path, next(frames)))
         speak_until(clip.duration_ms + AUDIO_FRAME_MS)
         call.run_until(start_ms + clip.duration_ms + DRAIN_MS)
         return call.messages, _bill(call, len(clip.crops))
 
     def _picture_path(self, clip: Clip) -> PicturePath:
         detector = Detector(self._runtime())
-        keyframes = KeyframeEncoder(detector, self._setting.keyframe_bytes)
-        return PicturePath(detector, ReadyCrops(clip), keyframes, self._photo)
+        setting = self._setting
+        keyframes = KeyframeEncoder(detector, setting.keyframe_bytes, setting.first_keyframe_bytes)
+        previewer = Previewer(self._runtime()) if self._runtime().has_preview else None
+        return PicturePath(detector, ReadyCrops(clip), keyframes, self._photo, previewer=previewer)
 
     def _command(self) -> str:
         setting = self._setting
         return (
             f"avcall send --motion {setting.motion} --motion-step {setting.motion_step} "
-            f"--keyframe-bytes {setting.keyframe_bytes} --tick-ms {setting.tick_ms} "
+            f"--keyframe-bytes {setting.keyframe_bytes} "
+            f"--first-keyframe-bytes {setting.first_keyframe_bytes} "
+            f"--keyframe-budget {setting.keyframe_budget_bits} --tick-ms {setting.tick_ms} "
             f"--audio-bps {setting.audio_bitrate_bps}"
         )
 
@@ -191,7 +197,37 @@ class _Receiving:
             self._synthesizer.set_keyframe(keyframe)
 
 
+def _greet(call: VirtualCall, path: PicturePath, frame: VideoFrame, name: str) -> Pictured:
+    """Send the keyframes of the first frame, and wait for the best of them to be acknowledged."""
+    made = Pictured(FaceState.SEARCHING)
+    for _ in range(FIRST_KEYFRAMES):
+        made = path.process(frame)
+        if made.keyframe is not None:
+            call.sender.push_keyframe(made.keyframe)
+            if not made.keyframe.preliminary:
+                break
+    if made.keyframe is None:
+        raise InputError(f"{name}: the first frame does not make a keyframe")
+    while call.sender.acknowledged_keyframe != made.keyframe.index:
+        if call.now_ms > CONNECT_LIMIT_MS:
+            raise AvcallError(f"{name}: the keyframe was never acknowledged")
+        call.step()
+    return replace(made, keyframe=None)
+
+
+def _picture(call: VirtualCall, path: PicturePath, frame: VideoFrame) -> Pictured:
+    """One frame, with a keyframe if the sender wants a new one."""
+    if call.sender.keyframe_wanted:
+        call.sender.keyframe_wanted = False
+        path.want_keyframe(call.sender.keyframe_index)
+    return path.process(frame, call.sender.references)
+
+
 def _show(call: VirtualCall, made: Pictured) -> None:
+    """Hand over what a frame gave."""
+    if made.keyframe is not None:
+        call.sender.push_keyframe(made.keyframe)
+    call.sender.push_estimates(made.estimates)
     if made.motion is not None:
         call.sender.push_motion(made.motion)
 

@@ -98,8 +98,16 @@ def default_mode(config: BenchConfig) -> str:
 
 
 def _setting(config: BenchConfig, mode: str, keyframe_bytes: int) -> CallSetting:
+    first_bytes = _DEFAULTS.first_keyframe_bytes
     return CallSetting(
-        mode, _DEFAULTS.motion_step, keyframe_bytes, config.tick_ms, _DEFAULTS.audio_bitrate_bps
+        motion=mode,
+        motion_step=_DEFAULTS.motion_step,
+        keyframe_bytes=keyframe_bytes,
+        # In front of a small keyframe a preliminary one is a waste of bits.
+        first_keyframe_bytes=first_bytes if keyframe_bytes > 2 * first_bytes else 0,
+        keyframe_budget_bits=_DEFAULTS.keyframe_budget_bits,
+        tick_ms=config.tick_ms,
+        audio_bitrate_bps=_DEFAULTS.audio_bitrate_bps,
     )
 
 

@@ -18,6 +18,7 @@ from receiver.mel import MelWindows
 from receiver.playout import Playout
 from sender.core import SenderCore
 from sender.encode import MotionGroupEncoder
+from sender.references import ReferenceSet
 
 STEP_MS = 10  # of virtual time
 HEARTBEAT_MS = 1_000  # of both ends, as in a call
@@ -40,13 +41,19 @@ class Message:
 class VirtualCall:
     """A sender's core and a receiver's, with a clock that only `step` moves."""
 
-    def __init__(self, tick_ms: int, coder: MotionCoder | None, motion_step: int | None) -> None:
+    def __init__(
+        self,
+        tick_ms: int,
+        coder: MotionCoder | None,
+        motion_step: int | None,
+        references: ReferenceSet | None = None,
+    ) -> None:
         """`motion_step` None sends motion in half floats."""
         weights = "" if coder is None else coder.digest
         group = None
         if coder is not None and motion_step is not None:
             group = MotionGroupEncoder(coder, motion_step)
-        self.sender = SenderCore(tick_ms, group, weights)
+        self.sender = SenderCore(tick_ms, group, weights, references)
         self.messages: list[Message] = []
         self._receiver = ReceiverCore(Playout(MelWindows()), coder, weights)
         self._clock = ManualClock()

@@ -8,6 +8,7 @@ import pytest
 from avcall.bench.call_codec import CallCodec, CallSetting
 from avcall.bench.rates import rates_of
 from avcall.bench.virtual_call import Message, read_messages, write_messages
+from avcall.bitstream.packet import MessageType
 from avcall.errors import InputError
 from avcall.transport.base import Channel
 from models.runtime import ModelRuntime
@@ -15,9 +16,9 @@ from tests.bench_fakes import make_clip
 from tests.fakes import FakeRuntime, make_crop
 
 
-def codec(keyframe_bytes: int = 3_000, runtime: FakeRuntime | None = None) -> CallCodec:
-    networks = runtime or FakeRuntime()
-    setting = CallSetting("fp16", 2, keyframe_bytes, 80, 10_000)
+def codec(keyframe_bytes: int = 3_000, preliminary_bytes: int = 0) -> CallCodec:
+    networks = FakeRuntime()
+    setting = CallSetting("fp16", 2, keyframe_bytes, preliminary_bytes, 0, 80, 10_000)
     return CallCodec(setting, lambda: cast(ModelRuntime, networks))
 
 
@@ -59,6 +60,17 @@ def test_a_larger_keyframe_costs_its_bytes_and_nothing_else() -> None:
     assert small.motion_bytes == large.motion_bytes
 
 
+def test_a_preliminary_keyframe_costs_its_bits_and_the_clip_starts_with_the_full_one() -> None:
+    clip = make_clip(25)
+    plain, progressive = codec(3_000).encode(clip), codec(3_000, 1_000).encode(clip)
+    assert plain.bill.keyframe_bytes < progressive.bill.keyframe_bytes
+    assert codec().decode(progressive.data).held == 0
+    messages = read_messages(progressive.data)[1]
+    motion_ms = next(m.arrival_ms for m in messages if m.channel is Channel.MEDIA)
+    slices = [m for m in messages if m.data[0] & 0x0F == MessageType.KEYFRAME_SLICE]
+    assert len(slices) == 2 and all(m.arrival_ms < motion_ms for m in slices)
+
+
 def test_a_clip_without_sound_is_sent_and_drawn() -> None:
     clip = make_clip(25, sound=False)
     coded = codec().encode(clip)
@@ -76,7 +88,7 @@ def test_a_first_frame_without_a_face_is_refused_by_the_clips_name() -> None:
 def test_names_say_what_is_compared() -> None:
     one = codec(6_000)
     assert (one.name, one.setting) == ("avcall-fp16", "keyframe6000")
-    photo = CallCodec(CallSetting("fp16", 2, 6_000, 80, 6_000), lambda: None, photo=make_crop())  # type: ignore[arg-type,return-value]
+    photo = CallCodec(CallSetting("fp16", 2, 6_000, 0, 0, 80, 6_000), lambda: None, photo=make_crop())  # type: ignore[arg-type,return-value]
     assert photo.name == "avcall-fp16-photo"
 
 
