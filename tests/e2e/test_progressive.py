@@ -1,17 +1,22 @@
 """Keyframes over slow links in virtual time: a face within a second, and a better one later."""
 
+import itertools
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from avcall.bitstream import control
+from avcall.bitstream.control import KeyframeAck
 from avcall.bitstream.motion_coded import MotionCoder, MotionTables
 from avcall.transport.loopback import LinkConfig
-from avcall.types import FaceCrop
+from avcall.types import FRAME_MS, FaceCrop
+from sender.core import SenderCore
 from sender.detect import Detector
-from sender.encode import EncodedKeyframe, KeyframeEncoder
-from tests.fakes import FakeRuntime, make_crop
+from sender.encode import EncodedKeyframe, KeyframeEncoder, encode_motion
+from sender.references import KeyframeBudget, ReferenceSet
+from tests.fakes import FakeRuntime, make_crop, still_keypoints
 from tests.virtual_call import VirtualCall
 
 TABLES = Path(__file__).parents[1] / "golden" / "motion_tables.safetensors"
@@ -62,3 +67,24 @@ def test_without_the_rough_picture_the_face_comes_much_later() -> None:
     for call in (alone, progressive):
         call.run_until(9000)
     assert alone.stills_ms[0] > 1.7 * progressive.stills_ms[0]
+
+
+def test_a_head_that_turns_away_gets_a_new_keyframe_and_the_old_one_when_it_comes_back() -> None:
+    references = ReferenceSet(KeyframeBudget(64_000), FULL_BYTES)
+    core = SenderCore(80, references=references)
+    encoder = KeyframeEncoder(Detector(FakeRuntime()), FULL_BYTES)  # type: ignore[arg-type]
+    core.push_keyframe(encoder.encode(make_crop(grey=128)))
+    core.on_message(control.serialize(KeyframeAck(0)), 0)
+    named: list[int] = []
+    for number in range(300):
+        grey = 200 if 50 <= number < 150 else 128
+        core.push_motion(encode_motion(still_keypoints(grey / 127.5 - 1), number * FRAME_MS))
+        if core.keyframe_wanted:
+            core.keyframe_wanted = False
+            made = encoder.encode(make_crop(grey=grey), core.keyframe_index)
+            core.push_keyframe(made)
+            core.on_message(control.serialize(KeyframeAck(made.index)), number * FRAME_MS)
+        named.append(core.acknowledged_keyframe or 0)
+    changes = [i for i, (a, b) in enumerate(itertools.pairwise(named)) if a != b]
+    assert named[0] == 0 and named[149] == 1 and named[-1] == 0
+    assert len(changes) == 2 and core.stats().keyframes == 2
