@@ -44,9 +44,9 @@ class SendConfig:
     tick_ms: int = 80
     audio_bitrate_bps: int = 6_000  # a whole call stays under 20 kbit/s; see docs/bitrate.md
     audio_frame_ms: int = 40
-    keyframe_bytes: int = 6_000
+    keyframe_bytes: int = 4_000
     first_keyframe_bytes: int = 1_500  # of the picture that comes before the first full one; 0: none does
-    keyframe_budget_bits: int = 96_000  # a minute, for new keyframes during the call; 0: there are none
+    keyframe_budget_bits: int = 64_000  # a minute, for new keyframes during the call; 0: there are none
     weights: Path | None = None
     duration_s: float | None = None
     network: NetworkConfig = field(default_factory=NetworkConfig)
