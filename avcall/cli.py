@@ -19,7 +19,7 @@ from rich.console import Console
 
 from avcall.config import NetworkConfig, ReceiveConfig, SendConfig
 from avcall.errors import AvcallError, InputError
-from avcall.training_cli import add_commands
+from avcall.offline_cli import add_commands
 
 ResultT = TypeVar("ResultT")
 EXIT_BAD_INPUT = 2
