@@ -33,6 +33,7 @@ from sender.photo import load_photo
 from sender.picture import PicturePath
 from sender.pipeline import SenderPipeline, SenderSnapshot
 from sender.preview import Previewer
+from sender.ratecontrol import RateConfig
 from sender.references import KeyframeBudget, ReferenceSet
 from sender.speech import SpeechPath
 from sender.track import FaceTracker
@@ -174,7 +175,7 @@ class Sender:
         # A photo is one picture: there is nothing to make a new keyframe of.
         budget = KeyframeBudget(0 if photo else config.keyframe_budget_bits)
         references = ReferenceSet(budget, config.keyframe_bytes)
-        core = SenderCore(config.tick_ms, group, coder.digest, references)
+        core = SenderCore(config.tick_ms, group, coder.digest, references, rate=self._rate())
         previewer = Previewer(runtime) if runtime.has_preview else None
         picture = PicturePath(detector, FaceTracker(), keyframes, photo, previewer=previewer, threaded=True)
         return _SenderParts(picture, core, runtime.provider)
@@ -239,6 +240,16 @@ class Sender:
             camera=camera,
             microphone=microphone,
             speech=SpeechPath(config.audio_bitrate_bps, config.audio_frame_ms),
+        )
+
+    def _rate(self) -> RateConfig:
+        config = self._config
+        return RateConfig(
+            tick_ms=config.tick_ms,
+            motion_step=config.motion_step if config.motion == "coded" else None,
+            audio_bps=config.audio_bitrate_bps,
+            audio_frame_ms=config.audio_frame_ms,
+            max_bps=None if config.max_kbps is None else config.max_kbps * 1000,
         )
 
     def _microphone_spec(self) -> str:

@@ -167,6 +167,9 @@ def send(
     keyframe_bytes: KeyframeBytes = 4_000,
     first_keyframe_bytes: FirstKeyframeBytes = 1_500,
     keyframe_budget: KeyframeBudget = 64_000,
+    max_kbps: Annotated[
+        float | None, typer.Option(help="Never send more than this, in kbit/s, all headers included.")
+    ] = None,
     seconds: Seconds = None,
     stun: Stun = None,
     turn: Turn = None,
@@ -195,6 +198,7 @@ def send(
         first_keyframe_bytes=first_keyframe_bytes,
         keyframe_budget_bits=keyframe_budget,
         weights=weights,
+        max_kbps=max_kbps,
         duration_s=seconds,
         network=NetworkConfig(stun_url=stun, turn_url=turn, turn_user=turn_user, turn_password=turn_password),
     )

@@ -15,6 +15,7 @@ FIRST_KEYFRAME_BYTES = (0, 32_768)
 KEYFRAME_BUDGET_BITS = (0, 10_000_000)
 MOTION_MODES = ("coded", "fp16")
 MOTION_STEPS = (0, 7)
+MAX_KBPS = (12, 500)
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -47,6 +48,7 @@ class SendConfig:
     keyframe_bytes: int = 4_000
     first_keyframe_bytes: int = 1_500  # of the picture that comes before the first full one; 0: none does
     keyframe_budget_bits: int = 64_000  # a minute, for new keyframes during the call; 0: there are none
+    max_kbps: float | None = None  # None: what the link carries
     weights: Path | None = None
     duration_s: float | None = None
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -61,6 +63,8 @@ class SendConfig:
         _within("--keyframe-bytes", self.keyframe_bytes, *KEYFRAME_BYTES)
         _within("--first-keyframe-bytes", self.first_keyframe_bytes, *FIRST_KEYFRAME_BYTES)
         _within("--keyframe-budget", self.keyframe_budget_bits, *KEYFRAME_BUDGET_BITS)
+        if self.max_kbps is not None:
+            _within("--max-kbps", self.max_kbps, *MAX_KBPS)
         if self.duration_s is not None and not self.duration_s > 0:
             raise ConfigError(f"--seconds is {self.duration_s:g}; it must be more than 0")
 

@@ -25,8 +25,12 @@ from avcall.errors import BitstreamError
 from avcall.types import Keyframe, MediaKind
 from receiver.depacketize import Depacketizer, DepacketizerStats
 from receiver.playout import Playout
+from receiver.queue import QueueEstimator
 
 SOFTWARE = "avcall"
+REPORT_EVERY_MS = 4_000.0
+TROUBLED_EVERY_MS = 1_000.0  # while packets are lost or queue up
+TROUBLED_QUEUE_MS = 60.0
 REQUEST_EVERY_MS = 2_000.0  # a keyframe takes its time on a slow link; asking more often only adds to it
 FIRST_KEYFRAME_MS = 4_000.0  # since the first message; without a keyframe by then, something went wrong
 
@@ -59,6 +63,9 @@ class ReceiverCore:
         self._keyframe_bytes = 0
         self._keyframes = 0
         self._rtt_ms: float | None = None
+        self._queue = QueueEstimator()
+        self._reported_ms = float("-inf")
+        self._reported_lost = 0
         self._requested_ms = float("-inf")
         self._undecodable: Counter[str] = Counter()  # keyframes; written by one thread alone
         self._first_message_ms: float | None = None
@@ -77,7 +84,8 @@ class ReceiverCore:
             if unit.kind is MediaKind.AUDIO:
                 self._bytes[unit.kind] += len(unit.payload)
             self._units[unit.kind] += 1
-            self.playout.push(unit, now_ms)
+            if self.playout.push(unit, now_ms):
+                self._queue.add(unit.kind, unit.pts_ms, now_ms)
         if found.control is not None:
             self._on_control(found.control, now_ms)
         if found.keyframe is not None:
@@ -114,13 +122,26 @@ class ReceiverCore:
             self._requested_ms = now_ms
             self._answer(KeyframeRequest())
 
+    def report_is_due(self, now_ms: float) -> bool:
+        """Whether the sender should hear now how the receiver fares.
+
+        Every answer costs the sender's direction an acknowledgement, so reports are rare while all is well.
+        """
+        packets, since_ms = self._depacketizer.stats(), now_ms - self._reported_ms
+        if since_ms >= REPORT_EVERY_MS:
+            return True
+        if since_ms < TROUBLED_EVERY_MS:
+            return False
+        return packets.lost_packets > self._reported_lost or self._queue.queue_ms(now_ms) > TROUBLED_QUEUE_MS
+
     def ping(self, now_ms: float) -> None:
         """Queue a heartbeat."""
         self._answer(Ping(now_ms))
 
-    def report(self, frames_rendered: int) -> None:
+    def report(self, frames_rendered: int, now_ms: float) -> None:
         """Queue a report on how the receiver fares."""
         packets, jitter = self._depacketizer.stats(), self.playout.stats().jitter
+        self._reported_ms, self._reported_lost = now_ms, packets.lost_packets
         self._answer(
             Report(
                 packets.received_packets,
@@ -129,6 +150,10 @@ class ReceiverCore:
                 max(0.0, round(jitter.jitter_ms, 1)),
                 max(0.0, round(jitter.playout_delay_ms, 1)),
                 frames_rendered,
+                packets.message_bytes,
+                round(self._queue.queue_ms(now_ms), 1),
+                packets.newest_sequence,
+                max(0.0, round(now_ms - packets.newest_ms, 1)),
             )
         )
 

@@ -15,6 +15,7 @@ from avcall.bitstream.motion import MotionMode
 from avcall.bitstream.motion_coded import MotionCoder
 from avcall.bitstream.packet import CodedMotion, MediaPacket, MessageType
 from avcall.errors import BitstreamError, MotionError
+from avcall.transport.base import MESSAGE_OVERHEAD_BYTES
 from avcall.types import FRAME_MS, AccessUnit, Keypoints, MediaKind
 
 SEQUENCE_RANGE = 1 << 16
@@ -44,6 +45,8 @@ class DepacketizerStats:
     `lost_packets` are media packets missing so far: one that arrives late after all is taken off again.
     `dropped` counts messages by reason: the error's class name, 'DuplicatePacket' or 'OldPacket'.
     `last_arrival_ms` is when the last message came, whatever it was worth; None before the first.
+    `message_bytes` is what all messages took of the wire, headers included. `newest_sequence` is that of the
+    media packet that came last, at `newest_ms`.
     """
 
     received_packets: int
@@ -51,6 +54,9 @@ class DepacketizerStats:
     reordered_packets: int
     dropped: dict[str, int]
     last_arrival_ms: float | None
+    message_bytes: int
+    newest_sequence: int
+    newest_ms: float
 
 
 class SequenceTracker:
@@ -120,14 +126,18 @@ class Depacketizer:
         self._assembler = KeyframeAssembler()
         self._sequences = SequenceTracker()
         self._last_arrival_ms: float | None = None
+        self._message_bytes = 0
+        self._newest_sequence = 0
+        self._newest_ms = 0.0
 
     def push(self, data: bytes, now_ms: float) -> Depacketized:
         """Take one message that arrived at `now_ms`. Raises VersionError for a peer of another version."""
         self._last_arrival_ms = now_ms
+        self._message_bytes += len(data) + MESSAGE_OVERHEAD_BYTES
         try:
             kind = packet.message_type(data)
             if kind is MessageType.MEDIA:
-                return self._media(packet.parse(data))
+                return self._media(packet.parse(data), now_ms)
             if kind is MessageType.KEYFRAME_SLICE:
                 return Depacketized(keyframe=self._keyframe(data))
             return Depacketized(control=control.parse(data))
@@ -143,6 +153,9 @@ class Depacketizer:
             reordered_packets=self._sequences.reordered,
             dropped=dict(self.dropped),
             last_arrival_ms=self._last_arrival_ms,
+            message_bytes=self._message_bytes,
+            newest_sequence=self._newest_sequence,
+            newest_ms=self._newest_ms,
         )
 
     def _keyframe(self, data: bytes) -> CodedKeyframe | None:
@@ -152,7 +165,7 @@ class Depacketizer:
             self._sources.put(keyframe.index, keyframe.keypoints)
         return keyframe
 
-    def _media(self, media: MediaPacket) -> Depacketized:
+    def _media(self, media: MediaPacket, now_ms: float) -> Depacketized:
         """The units of `media`, motion first, once their numbers were checked."""
         for unit in media.motion:
             motion.decode(MotionMode.FP16, unit.payload)
@@ -160,6 +173,7 @@ class Depacketizer:
         if reason is not None:
             self.dropped[reason] += 1
             return Depacketized()
+        self._newest_sequence, self._newest_ms = media.sequence, now_ms
         if media.coded is None:
             plain_bytes = sum(len(unit.payload) for unit in media.motion)
             return Depacketized(media.motion + media.audio, plain_bytes)

@@ -30,6 +30,7 @@ from operator import attrgetter
 from avcall.bitstream.audio import SILENCE_LASTS_MS, is_silence
 from avcall.types import AccessUnit, MediaKind
 
+REMEMBERED_UNITS = 256  # of each medium: 10 s of speech
 MAX_TRANSITS = 1024  # bounds the memory of a window when a peer floods
 
 _pts = attrgetter("pts_ms")
@@ -162,14 +163,18 @@ class _Shelf:
         self.units: list[AccessUnit] = []
         self.played_until_ms = -math.inf
         self.popped_pts_ms = -1
+        self._known: deque[int] = deque(maxlen=REMEMBERED_UNITS)
 
     def is_late(self, unit: AccessUnit) -> bool:
         past = unit.pts_ms + unit.duration_ms <= self.played_until_ms
         return past or unit.pts_ms <= self.popped_pts_ms
 
-    def holds(self, unit: AccessUnit) -> bool:
-        index = bisect_left(self.units, unit.pts_ms, key=_pts)
-        return index < len(self.units) and self.units[index].pts_ms == unit.pts_ms
+    def knows(self, unit: AccessUnit) -> bool:
+        """Whether a unit of that pts has come before, be it held, played or refused."""
+        return unit.pts_ms in self._known
+
+    def remember(self, unit: AccessUnit) -> None:
+        self._known.append(unit.pts_ms)
 
     def insert(self, unit: AccessUnit, capacity: int) -> bool:
         """Put `unit` in its place; True when the oldest had to go for it."""
@@ -292,10 +297,10 @@ class JitterBuffer:
             due.append(shelf.pop_first())
         return due
 
-    def next_motion_pts_ms(self) -> int | None:
-        """The pts of the motion unit that is due next, if one has arrived."""
+    def next_motion(self) -> AccessUnit | None:
+        """The motion unit that is due next, if one has arrived; it stays."""
         units = self._line.shelves[MediaKind.MOTION].units
-        return units[0].pts_ms if units else None
+        return units[0] if units else None
 
     def next_audio_pts_ms(self) -> int | None:
         """The pts of the oldest audio unit that waits, if there is one."""
@@ -325,8 +330,9 @@ class JitterBuffer:
         if not self._line.estimator.is_plausible(transit_ms):
             return "implausible"
         shelf = self._line.shelves[unit.kind]
-        if shelf.holds(unit):
-            return "duplicate"
+        if shelf.knows(unit):
+            return "duplicate"  # which teaches nothing: speech is repeated on purpose, a packet later
+        shelf.remember(unit)
         self._line.estimator.add(unit.kind, now_ms, transit_ms)
         self._line.update_delay(now_ms)
         return "late" if shelf.is_late(unit) else None

@@ -31,7 +31,6 @@ MAX_DRAWN_PICTURES = 8  # more than are drawn within the longest lead
 FIRST_DRAW_MS = 20.0  # until it was measured
 SMOOTHING = 0.1  # weight of a new reading
 POLL_S = 0.02  # how often answers are sent and the window is looked at
-HEARTBEAT_EVERY_MS = 5_000.0  # of pings and reports: each takes 200 bytes of the wire and more for the answer
 REQUEST_AFTER_FRAMES = 5  # of motion that names an unknown keyframe: motion may overtake its keyframe
 MAX_WAITING_KEYFRAMES = 4  # as many as may be live at once
 THREAD_JOIN_S = 3.0
@@ -346,13 +345,10 @@ class ReceiverPipeline:
         ending.end(f"the other side ended the call: {self._core.peer_bye}")
 
     async def _answer_loop(self, painter: Painter, ending: Ending) -> None:
-        next_ms = 0.0
         while self._outputs.poll():
             now_ms = self._clock.now_ms()
-            if now_ms >= next_ms:
-                self._core.ping(now_ms)
-                self._core.report(painter.stats().shown)
-                next_ms = now_ms + HEARTBEAT_EVERY_MS
+            if self._core.report_is_due(now_ms):
+                self._core.report(painter.stats().shown, now_ms)
             self._core.check_keyframe(now_ms)
             self._send_answers()
             await asyncio.sleep(POLL_S)

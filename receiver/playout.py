@@ -20,6 +20,7 @@ from avcall.errors import BitstreamError
 from avcall.types import FRAME_MS, SAMPLE_RATE_HZ, AccessUnit, MediaKind, MotionFrame, Pcm
 from receiver.audio_decode import OpusDecoder
 from receiver.conceal import HISTORY_SAMPLES, conceal_audio, conceal_motion, crossfade
+from receiver.interpolate import interpolate_motion
 from receiver.jitterbuffer import JitterBuffer, JitterBufferConfig, JitterStats
 from receiver.mel import MelWindows
 
@@ -36,6 +37,8 @@ JUMP_MS = 400.0  # so far behind, the position starts anew
 AUDIO_GONE_MS = 500.0  # without a pull for so long, the clock goes on without the speaker
 CONCEAL_AFTER_MS = 20.0  # how late motion may be before a frame is made up in its place
 MAX_LATE_MS = 40.0  # a picture that would lag the sound by more is left out (45 ms is where people notice)
+HALF_RATE_GAP_MS = 100  # between frames of a sender that saves bits; a longer gap is a loss
+MAX_BRIDGED_MS = 260  # between two frames: nobody moves along a straight line for longer
 MAX_CONCEALED_FRAMES = 3  # then the picture holds
 CROSSFADE_SAMPLES = 5 * SAMPLES_PER_MS
 FIRST_BLOCK_MS = 20.0  # of a pull, until one has come
@@ -56,12 +59,15 @@ class Sound:
 class PlayoutStats:
     """Counts since the start.
 
-    `late_frames` came too late to be shown in step with the sound; `waits` are pulls that got a filler.
+    `concealed_frames` were guessed from the frames before, or drawn across a gap; `interpolated_frames` lie
+    between two frames of a sender that sends every second one. `late_frames` came too late to be shown in
+    step with the sound; `waits` are pulls that got a filler.
     """
 
     jitter: JitterStats
     concealed_audio_ms: int
     concealed_frames: int
+    interpolated_frames: int
     late_frames: int
     corrections: int
     waits: int
@@ -187,7 +193,7 @@ class _MotionPath:
     def __init__(self, buffer: JitterBuffer) -> None:
         self._buffer = buffer
         self.dropped: Counter[str] = Counter()
-        self.concealed = self.late = 0
+        self.concealed = self.interpolated = self.late = 0
         self.reset()
 
     def reset(self) -> None:
@@ -212,7 +218,7 @@ class _MotionPath:
             self.late += len(frames)
             frames = []
         if not frames:
-            frames = self._conceal(until_ms)
+            frames = self._between(until_ms) or self._conceal(until_ms)
         if frames:
             self._given_pts_ms = frames[-1].pts_ms
         return frames
@@ -224,6 +230,33 @@ class _MotionPath:
             self.dropped[type(error).__name__] += 1
             return None
 
+    def _between(self, until_ms: float) -> list[MotionFrame]:
+        """A frame that nobody sent, or that was lost, when the next one is there already."""
+        last, unit = self._last, self._buffer.next_motion()
+        if last is None or unit is None:
+            return []
+        gap_ms = unit.pts_ms - last.pts_ms
+        pts_ms = max(self._given_pts_ms, last.pts_ms) + FRAME_MS
+        if gap_ms > MAX_BRIDGED_MS or not 0 <= until_ms - pts_ms <= MAX_LATE_MS:
+            return []
+        if pts_ms > unit.pts_ms - FRAME_MS:  # nothing is missing: the camera is not quite regular
+            return []
+        following = self._parse(unit)
+        if following is None:
+            return []
+        before = self._before
+        if (
+            gap_ms <= HALF_RATE_GAP_MS
+            and before is not None
+            and last.pts_ms - before.pts_ms > FRAME_MS * 3 // 2
+        ):
+            self.interpolated += 1
+        else:
+            self.concealed += 1
+        share = (pts_ms - last.pts_ms) / gap_ms
+        between = interpolate_motion(last.keypoints, following.keypoints, share)
+        return [replace(last, keypoints=between, pts_ms=pts_ms)]
+
     def _conceal(self, until_ms: float) -> list[MotionFrame]:
         last, before = self._last, self._before
         if last is None:
@@ -232,8 +265,8 @@ class _MotionPath:
         pts_ms = last.pts_ms + steps * FRAME_MS
         if steps > MAX_CONCEALED_FRAMES or not CONCEAL_AFTER_MS <= until_ms - pts_ms <= MAX_LATE_MS:
             return []
-        following_ms = self._buffer.next_motion_pts_ms()
-        if following_ms is not None and following_ms < pts_ms + FRAME_MS:
+        following = self._buffer.next_motion()
+        if following is not None and following.pts_ms < pts_ms + FRAME_MS:
             return []  # nothing is missing: the camera is not quite regular
         # Only two frames in a row tell a speed.
         known = before is not None and last.pts_ms - before.pts_ms <= FRAME_MS * 3 // 2
@@ -253,6 +286,7 @@ class Playout:
         self._resyncs = 0
         self._lead_ms = 0.0
         self._block_ms = FIRST_BLOCK_MS
+        self._motion_pts_ms = 0  # of the newest motion
         self._pulled_ms = 0.0  # when the speaker last came
         self._latency_ms = 0.0
         self._anchor_ms = 0.0  # when it last took sound that moves the media time on,
@@ -265,6 +299,11 @@ class Playout:
             # first be drawn; but what the speaker took is heard later, and a picture has that much more time.
             is_motion = unit.kind is MediaKind.MOTION
             ready_in_ms = max(0.0, self._lead_ms - self._latency_ms) if is_motion else self._block_ms
+            if is_motion:
+                gap_ms = unit.pts_ms - self._motion_pts_ms
+                self._motion_pts_ms = max(self._motion_pts_ms, unit.pts_ms)
+                if FRAME_MS < gap_ms <= HALF_RATE_GAP_MS:
+                    ready_in_ms += gap_ms - FRAME_MS  # the frame between the last one and this is due earlier
             return self._buffer.push(unit, now_ms, ready_in_ms)
 
     def pull(self, count: int, now_ms: float, latency_ms: float) -> Sound:
@@ -303,6 +342,7 @@ class Playout:
                 jitter=self._buffer.stats(),
                 concealed_audio_ms=self._sound.concealed_ms,
                 concealed_frames=self._motion.concealed,
+                interpolated_frames=self._motion.interpolated,
                 late_frames=self._motion.late,
                 corrections=self._sound.corrections,
                 waits=self._sound.waits,

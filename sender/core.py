@@ -4,6 +4,7 @@ Pure: time is an argument and nothing blocks, so that a call, a test in virtual 
 same code.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from avcall.bitstream import control, motion
@@ -21,6 +22,7 @@ from avcall.bitstream.motion import MotionMode
 from avcall.bitstream.packet import (
     PROTOCOL_VERSION,
     MessageType,
+    media_sequence,
     message_type,
     version_error,
     weights_error,
@@ -31,9 +33,11 @@ from avcall.types import AccessUnit
 from sender.encode import EncodedKeyframe, MotionGroupEncoder
 from sender.pacer import Pacer
 from sender.packetize import Packetizer
+from sender.ratecontrol import RateConfig, RateController, RateDecision
 from sender.references import Estimate, ReferenceSet
 
 SOFTWARE = "avcall"
+SENT_TIMES = 512  # media packets whose time of sending is kept: 20 s of the shortest tick
 RESEND_AFTER_MS = 1_500.0  # since the last slice left: it may be on its way, or its acknowledgement
 
 
@@ -56,6 +60,7 @@ class SenderStats:
     dropped_messages: int = 0
     rtt_ms: float | None = None
     report: Report | None = None
+    rate: RateDecision | None = None
 
 
 class SenderCore:
@@ -67,13 +72,20 @@ class SenderCore:
         group: MotionGroupEncoder | None = None,
         weights: str = "",
         references: ReferenceSet | None = None,
+        rate: RateConfig | None = None,
     ) -> None:
-        """Without `group` motion travels in half floats; `weights` is what the receiver's must be."""
+        """Without `group` motion travels in half floats; `weights` is what the receiver's must be.
+
+        Without `rate` the call is sent as asked for, whatever the link carries.
+        """
         self._packetizer = Packetizer(tick_ms, group)
         self._group = group
         self._weights = weights
         self._pacer = Pacer()
+        self._rate = RateController(rate) if rate is not None else None
+        self._sent_ms: OrderedDict[int, float] = OrderedDict()  # by sequence
         self._references = references or ReferenceSet()
+        self._keyframe_budget = self._references.budget.bits_per_minute  # what the user allows
         self._pts_ms = 0  # of the latest motion
         self._stats = SenderStats()
         self._slice_ms = float("-inf")  # when the last slice left
@@ -129,6 +141,27 @@ class SenderCore:
         """Queue a control message."""
         self._pacer.push_control(control.serialize(message))
 
+    def adapt(self, now_ms: float, sent_bytes: int, backlog_bytes: int) -> RateDecision | None:
+        """Follow the link: what to do from now on, done here but for the rate of the speech encoder.
+
+        `sent_bytes` is what was put on the wire so far, `backlog_bytes` what the transport holds. None, and
+        nothing changes, for a call without rate control.
+        """
+        if self._rate is None:
+            return None
+        decision = self._rate.update(
+            now_ms, sent_bytes, backlog_bytes, showing=self.acknowledged_keyframe is not None
+        )
+        self._packetizer.configure(decision.rung, repeat_audio=decision.repeat_audio)
+        self._references.budget.bits_per_minute = max(
+            0.0, min(self._keyframe_budget, decision.keyframe_bits_per_minute)
+        )
+        self._pacer.set_pace(decision.slice_interval_ms, decision.slice_bytes)
+        if self._group is not None and decision.rung.step is not None:
+            self._group.step = decision.rung.step
+        self._stats = replace(self._stats, rate=decision)
+        return decision
+
     def ping(self, now_ms: float) -> None:
         """Queue a heartbeat."""
         self.push_control(Ping(now_ms))
@@ -169,7 +202,7 @@ class SenderCore:
             case Pong():
                 self._stats = replace(self._stats, rtt_ms=max(0.0, now_ms - message.sent_ms))
             case Report():
-                self._stats = replace(self._stats, report=message)
+                self._on_report(message, now_ms)
             case Bye():
                 self.peer_bye = message.reason
             case _:
@@ -196,8 +229,20 @@ class SenderCore:
         elif self._pacer.pending_slices == 0 and now_ms - self._slice_ms >= RESEND_AFTER_MS:
             self._pacer.push_keyframe(keyframe.slices)
 
+    def _on_report(self, report: Report, now_ms: float) -> None:
+        self._stats = replace(self._stats, report=report)
+        sent_ms = self._sent_ms.get(report.newest_sequence)
+        if sent_ms is not None:
+            rtt_ms = max(0.0, now_ms - sent_ms - report.held_ms)
+            self._stats = replace(self._stats, rtt_ms=rtt_ms)
+        if self._rate is not None:
+            self._rate.on_report(report, now_ms)
+
     def _count(self, channel: Channel, data: bytes, now_ms: float) -> None:
         if channel is Channel.MEDIA:
+            self._sent_ms[media_sequence(data)] = now_ms
+            if len(self._sent_ms) > SENT_TIMES:
+                self._sent_ms.popitem(last=False)
             self._stats = replace(self._stats, media_bytes=self._stats.media_bytes + len(data))
         elif message_type(data) is MessageType.KEYFRAME_SLICE:
             self._slice_ms = now_ms

@@ -9,11 +9,15 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from avcall.bitstream.keyframe import MAX_SLICE_BYTES, reslice
 from avcall.transport.base import Channel
 
 MAX_MEDIA_MESSAGES = 32  # over a second of ticks; the receiver would find older ones late
 MAX_CONTROL_MESSAGES = 64
 MAX_KEYFRAMES = 4  # as many as may be live at once
+ALIGN_ABOVE_MS = 60.0  # between slices: the link is slow, and slices wait for the right moment,
+ALIGNED_MS = 10.0  # which is so soon after media, or
+MEDIA_GONE_MS = 300.0  # when there is no media
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Pacer:
     """Queues between packetizer and transport; every queue is bounded and drops its oldest."""
 
     def __init__(self, interval_ms: float = 20.0, max_age_ms: float = 400.0) -> None:
-        """Release a keyframe slice every `interval_ms`; drop media older than `max_age_ms`."""
+        """Release a keyframe slice every `interval_ms` at most; drop media older than `max_age_ms`."""
         if interval_ms <= 0 or max_age_ms <= 0:
             raise ValueError(f"interval {interval_ms} ms and age {max_age_ms} ms must be above 0")
         self._interval_ms = interval_ms
@@ -39,10 +43,20 @@ class Pacer:
         self._media: deque[tuple[float, bytes]] = deque()
         self._control: deque[bytes] = deque()
         self._keyframes: deque[deque[bytes]] = deque()
-        self._next_slice_ms = float("-inf")
+        self._slice_bytes = MAX_SLICE_BYTES
+        self._slice_ms = float("-inf")  # when the last one was released,
+        self._media_ms = float("-inf")  # and the last media
+        self._cut = False  # whether the first keyframe of the queue has its final slices
         self._released = dict.fromkeys(("media", "control", "slices"), 0)
         self._stale = 0
         self._overflowed = 0
+
+    def set_pace(self, interval_ms: float, slice_bytes: int) -> None:
+        """Release slices of at most `slice_bytes` every `interval_ms`; a begun keyframe keeps its slices.
+
+        Slow ones go right behind media, so that the link has the rest of the tick for them.
+        """
+        self._interval_ms, self._slice_bytes = interval_ms, slice_bytes
 
     @property
     def pending_slices(self) -> int:
@@ -70,6 +84,7 @@ class Pacer:
         self._keyframes.append(deque(slices))
         if len(self._keyframes) > MAX_KEYFRAMES:
             self._overflowed += len(self._keyframes.popleft())
+            self._cut = False
 
     def pop(
         self, now_ms: float, *, media_open: bool = True, slices_open: bool = True
@@ -86,12 +101,13 @@ class Pacer:
         while self._media and media_open:
             ready.append((Channel.MEDIA, self._media.popleft()[1]))
             self._released["media"] += 1
+            self._media_ms = now_ms
         ready.extend((Channel.CONTROL, message) for message in self._control)
         self._released["control"] += len(self._control)
         self._control.clear()
-        if self._keyframes and slices_open and now_ms >= self._next_slice_ms:
+        if self._keyframes and slices_open and self._slice_is_due(now_ms):
             ready.append((Channel.CONTROL, self._pop_slice()))
-            self._next_slice_ms = now_ms + self._interval_ms
+            self._slice_ms = now_ms
         return ready
 
     def stats(self) -> PacerStats:
@@ -104,9 +120,20 @@ class Pacer:
             overflowed=self._overflowed,
         )
 
+    def _slice_is_due(self, now_ms: float) -> bool:
+        if now_ms - self._slice_ms < self._interval_ms:
+            return False
+        since_media_ms = now_ms - self._media_ms
+        return self._interval_ms < ALIGN_ABOVE_MS or not ALIGNED_MS < since_media_ms < MEDIA_GONE_MS
+
     def _pop_slice(self) -> bytes:
+        if not self._cut:
+            if max(map(len, self._keyframes[0])) > self._slice_bytes:
+                self._keyframes[0] = deque(reslice(self._keyframes[0], self._slice_bytes))
+            self._cut = True
         message = self._keyframes[0].popleft()
         if not self._keyframes[0]:
             self._keyframes.popleft()
+            self._cut = False
         self._released["slices"] += 1
         return message

@@ -11,7 +11,9 @@ from avcall.bitstream import packet as wire
 from avcall.bitstream.packet import MediaPacket
 from avcall.types import AccessUnit, MediaKind
 from sender.encode import MotionGroupEncoder
+from sender.ratecontrol import Rung
 
+THIN_GAP_MS = 70  # at half the frames, one that comes sooner after the last is left out
 MAX_PENDING_UNITS = 48  # two seconds of units that nobody polled for; then the oldest go
 
 
@@ -19,7 +21,8 @@ MAX_PENDING_UNITS = 48  # two seconds of units that nobody polled for; then the 
 class PacketizerStats:
     """Counts since the start; `motion_bytes` and `audio_bytes` are bare payloads.
 
-    `refused_units` had an old pts; `overflowed_units` were never polled.
+    `refused_units` had an old pts; `overflowed_units` were never polled; `thinned_units` of motion were left
+    out to save bits. Speech that is repeated counts again.
     """
 
     packets: int
@@ -29,6 +32,7 @@ class PacketizerStats:
     audio_bytes: int
     refused_units: int
     overflowed_units: int
+    thinned_units: int
 
 
 class Packetizer:
@@ -39,6 +43,10 @@ class Packetizer:
         if tick_ms <= 0:
             raise ValueError(f"a tick takes more than 0 ms, not {tick_ms}")
         self._tick_ms = tick_ms
+        self._every = 1
+        self._with_motion = True
+        self._repeat = False
+        self._repeated: list[AccessUnit] = []  # the speech of the last packet
         self._group = group
         self._pending: list[AccessUnit] = []
         self._due_ms: float | None = None
@@ -49,11 +57,20 @@ class Packetizer:
         self._sent_bytes = dict.fromkeys(MediaKind, 0)
         self._refused = 0
         self._overflowed = 0
+        self._thinned = 0
+
+    def configure(self, rung: Rung, *, repeat_audio: bool) -> None:
+        """Go on at `rung` from the next packet on; with `repeat_audio` each repeats the last one's speech."""
+        self._tick_ms, self._every, self._with_motion = rung.tick_ms, rung.every, rung.motion
+        self._repeat = repeat_audio
 
     def push(self, unit: AccessUnit) -> bool:
         """Take a unit for the coming message; False when its pts is not after the last of its medium."""
         if unit.pts_ms <= self._last_pts_ms.get(unit.kind, -1):
             self._refused += 1
+            return False
+        if unit.kind is MediaKind.MOTION and self._is_thinned(unit):
+            self._thinned += 1
             return False
         self._last_pts_ms[unit.kind] = unit.pts_ms
         self._pending.append(unit)
@@ -99,14 +116,21 @@ class Packetizer:
             audio_bytes=self._sent_bytes[MediaKind.AUDIO],
             refused_units=self._refused,
             overflowed_units=self._overflowed,
+            thinned_units=self._thinned,
         )
+
+    def _is_thinned(self, unit: AccessUnit) -> bool:
+        gap_ms = unit.pts_ms - self._last_pts_ms.get(unit.kind, -THIN_GAP_MS)
+        return not self._with_motion or (self._every > 1 and gap_ms < THIN_GAP_MS)
 
     def _serialize(self, units: list[AccessUnit]) -> bytes:
         motion = tuple(unit for unit in units if unit.kind is MediaKind.MOTION)
         audio = tuple(unit for unit in units if unit.kind is MediaKind.AUDIO)
+        audio, self._repeated = self._with_repeated(audio, units), list(audio)
         coded = self._group.encode(motion) if self._group is not None and motion else None
         plain = motion if coded is None else ()
-        data = wire.serialize(MediaPacket(self._sequence, units[0].pts_ms, plain, audio, coded))
+        pts_ms = min(unit.pts_ms for unit in (*units, *audio))
+        data = wire.serialize(MediaPacket(self._sequence, pts_ms, plain, audio, coded))
         self._sequence = (self._sequence + 1) & 0xFFFF
         self._packets += 1
         self._sent[MediaKind.MOTION] += len(motion)
@@ -115,6 +139,21 @@ class Packetizer:
         self._sent_bytes[MediaKind.MOTION] += motion_bytes
         self._sent_bytes[MediaKind.AUDIO] += sum(len(unit.payload) for unit in audio)
         return data
+
+    def _with_repeated(
+        self, audio: tuple[AccessUnit, ...], units: list[AccessUnit]
+    ) -> tuple[AccessUnit, ...]:
+        """`audio` behind as much of the last packet's speech as there is room for."""
+        if not self._repeat:
+            return audio
+        room = wire.MAX_UNITS - len(audio)
+        newest_ms = max(unit.pts_ms for unit in units)
+        near = [unit for unit in self._repeated if newest_ms - unit.pts_ms <= wire.MAX_OFFSET_MS]
+        again = near[-room:] if room else []
+        size_bytes = sum(map(wire.unit_size_bytes, (*units, *again)))
+        if wire.header_size_bytes() + size_bytes > wire.MAX_MESSAGE_BYTES:
+            return audio
+        return (*again, *audio)
 
 
 def _fitting(units: list[AccessUnit]) -> int:

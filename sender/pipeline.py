@@ -19,7 +19,7 @@ from sender.speech import SpeechPath
 from sender.track import FaceState
 
 POLL_MS = 5.0  # how often the tick and the pacer are looked at
-PING_EVERY_MS = 5_000.0  # a ping, its answer and their acknowledgements take 400 bytes of the wire
+ADAPT_EVERY_MS = 100.0  # how often the rate is looked at
 MAX_MEDIA_BACKLOG_BYTES = 1_300  # in the transport: about two messages; more waits where it can be dropped
 DRAIN_MS = 400.0  # after the end of a file: the last units leave before the goodbye
 THREAD_JOIN_S = 3.0
@@ -147,12 +147,12 @@ class SenderPipeline:
             self._core.push_audio(unit)
 
     async def _send_loop(self) -> None:
-        next_ping_ms = 0.0
+        next_adapt_ms = 0.0
         while True:
             now_ms = self._clock.now_ms()
-            if now_ms >= next_ping_ms:
-                self._core.ping(now_ms)
-                next_ping_ms = now_ms + PING_EVERY_MS
+            if now_ms >= next_adapt_ms:
+                self._adapt(now_ms)
+                next_adapt_ms = now_ms + ADAPT_EVERY_MS
             self._flush(now_ms)
             await asyncio.sleep(POLL_MS / 1000)
 
@@ -161,6 +161,15 @@ class SenderPipeline:
             datagram = await self._transport.receive()
             self._core.on_message(datagram.data, datagram.arrival_ms)
         ending.end(f"the other side ended the call: {self._core.peer_bye}")
+
+    def _adapt(self, now_ms: float) -> None:
+        decision = self._core.adapt(
+            now_ms,
+            self._transport.counters().sent_bytes,
+            self._transport.buffered_bytes(Channel.MEDIA),
+        )
+        if decision is not None:
+            self._speech.set_bitrate(decision.rung.audio_bps)
 
     def _flush(self, now_ms: float) -> None:
         ready = self._core.poll(

@@ -17,7 +17,8 @@ from receiver.synthesize import Synthesizer
 from sender.core import SenderCore
 from sender.detect import Detector
 from sender.encode import EncodedKeyframe, KeyframeEncoder, MotionGroupEncoder, encode_motion
-from sender.pipeline import MAX_MEDIA_BACKLOG_BYTES
+from sender.pipeline import ADAPT_EVERY_MS, MAX_MEDIA_BACKLOG_BYTES
+from sender.ratecontrol import RateConfig
 from sender.speech import SpeechPath
 from tests.fakes import FakeRuntime, make_crop, still_keypoints, tone_chunks
 
@@ -49,11 +50,14 @@ class VirtualCall:
     coder: MotionCoder | None = None  # without it motion travels in half floats
     audio_bitrate_bps: int = 10_000
     pause: range = range(0)  # ms of media time in which nobody speaks
+    rate: RateConfig | None = None  # rate control
+    hidden_queue: bool = False  # the narrow place is far away: the transport does not know what waits there
 
     def __post_init__(self) -> None:
         self.clock = ManualClock()
         self.near, self.far = loopback_pair(self.clock, self.link)
-        self.sender = SenderCore(self.tick_ms, MotionGroupEncoder(self.coder, 2) if self.coder else None)
+        group = MotionGroupEncoder(self.coder, 2) if self.coder else None
+        self.sender = SenderCore(self.tick_ms, group, rate=self.rate)
         self.playout = Playout(speech := MelWindows())
         self.receiver = ReceiverCore(self.playout, self.coder)
         self.runtime = FakeRuntime()
@@ -94,15 +98,23 @@ class VirtualCall:
                 chunk = replace(chunk, pcm=np.zeros_like(chunk.pcm))
             for unit in self.speech.process(chunk):
                 self.sender.push_audio(unit)
+        if now_ms % ADAPT_EVERY_MS == 0:
+            sent_bytes = self.near.counters().sent_bytes
+            decision = self.sender.adapt(now_ms, sent_bytes, self._backlog(Channel.MEDIA))
+            if decision is not None:
+                self.speech.set_bitrate(decision.rung.audio_bps)
         ready = self.sender.poll(
             now_ms,
-            media_open=self.near.buffered_bytes(Channel.MEDIA) <= MAX_MEDIA_BACKLOG_BYTES,
-            slices_open=self.near.buffered_bytes(Channel.CONTROL) == 0,
+            media_open=self._backlog(Channel.MEDIA) <= MAX_MEDIA_BACKLOG_BYTES,
+            slices_open=self._backlog(Channel.CONTROL) == 0,
         )
         for channel, data in ready:
             self.near.send(channel, data)
         while (datagram := self.near.poll()) is not None:
             self.sender.on_message(datagram.data, now_ms)
+
+    def _backlog(self, channel: Channel) -> int:
+        return 0 if self.hidden_queue else self.near.buffered_bytes(channel)
 
     def _receive(self, now_ms: float) -> None:
         while (datagram := self.far.poll()) is not None:
@@ -121,6 +133,8 @@ class VirtualCall:
             self.stills_ms.append(now_ms)
             self.synthesizer.set_keyframe(keyframe)
             self.receiver.acknowledge(keyframe.index)
+        if self.receiver.report_is_due(now_ms):
+            self.receiver.report(len(self.shown), now_ms)
         self.receiver.check_keyframe(now_ms)
         for data in self.receiver.take_answers():
             self.far.send(Channel.CONTROL, data)

@@ -6,7 +6,8 @@
     2       KeyframeAck      index int 0..255
     3       KeyframeRequest
     4       Report           received_packets, lost_packets, late_units, jitter_ms, playout_delay_ms,
-                             frames_rendered; counts are int 0..2^32-1, times are numbers
+                             frames_rendered, received_bytes, queue_ms, newest_sequence, held_ms;
+                             counts are int 0..2^32-1, times are numbers, the sequence is 16 bits
     5       Ping             sent_ms, a number
     6       Pong             sent_ms, the Ping's
     7       Bye              reason str <= 200
@@ -57,7 +58,12 @@ class KeyframeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How the receiver fares, counted since the start of the call."""
+    """How the receiver fares, counted since the start of the call.
+
+    `received_bytes` is what messages of any kind took of the wire, headers included; `queue_ms` how much
+    later packets come now than they can. `newest_sequence` is the media packet that came last, `held_ms` how
+    long before this report: the sender finds the round trip from them.
+    """
 
     received_packets: int
     lost_packets: int
@@ -65,6 +71,10 @@ class Report:
     jitter_ms: float
     playout_delay_ms: float
     frames_rendered: int
+    received_bytes: int
+    queue_ms: float
+    newest_sequence: int
+    held_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +141,10 @@ _RULES: dict[str, Callable[[object], bool]] = {
     "jitter_ms": _is_time,
     "playout_delay_ms": _is_time,
     "frames_rendered": _is_int(0, MAX_COUNT),
+    "received_bytes": _is_int(0, MAX_COUNT),
+    "queue_ms": _is_time,
+    "newest_sequence": _is_int(0, 0xFFFF),
+    "held_ms": _is_time,
     "sent_ms": _is_time,
     "reason": _is_text(MAX_REASON_CHARACTERS),
 }

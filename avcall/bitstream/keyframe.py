@@ -19,13 +19,14 @@ A slice is a message of its own, so that no slice blocks the media for long:
     0       1     protocol version and type (0x12)
     1       1     keyframe index
     2       1     slice number, from 0
-    3       1     slice count, 1..31
+    3       1     slice count, 1..250
     4       ...   1..1096 bytes of the object
 """
 
 import hashlib
 import io
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -53,7 +54,7 @@ _FRAME_BYTES = _HEADER.size + _KEYPOINT_BYTES + _IMAGE_SIZE.size + _DIGEST_BYTES
 _MAX_OBJECT_BYTES = _FRAME_BYTES + MAX_KEYFRAME_BYTES
 _SLICE_HEADER_BYTES = 4
 _SLICE_PAYLOAD_BYTES = MAX_SLICE_BYTES - _SLICE_HEADER_BYTES
-MAX_SLICES = -(-_MAX_OBJECT_BYTES // _SLICE_PAYLOAD_BYTES)
+MAX_SLICES = 250  # small ones do not hold up the media of a slow link
 
 _FAST_SPEED, _SLOW_SPEED = 9, 6  # of libavif, 0..10: 3 ms and 30 ms a picture on one laptop core
 _SLOW_SHARE = 0.92  # of the bytes of a fast coding at the same quality (0.86-1.02 seen)
@@ -174,10 +175,23 @@ def slice_keyframe(data: bytes, index: int) -> list[bytes]:
     """Cut the object `data` of keyframe `index` into complete messages. Raises KeyframeError."""
     if not 0 < len(data) <= _MAX_OBJECT_BYTES or not 0 <= index <= 255:
         raise KeyframeError(f"keyframe: {len(data)} bytes for index {index} cannot be sliced")
-    starts = range(0, len(data), _SLICE_PAYLOAD_BYTES)
+    return _cut(data, index, _SLICE_PAYLOAD_BYTES)
+
+
+def reslice(slices: Sequence[bytes], size_bytes: int) -> list[bytes]:
+    """The messages of `slice_keyframe` cut anew, of at most `size_bytes` unless they were too many."""
+    index = slices[0][1]
+    data = b"".join(message[_SLICE_HEADER_BYTES:] for message in slices)
+    least_bytes = -(-len(data) // MAX_SLICES)
+    payload_bytes = min(max(size_bytes - _SLICE_HEADER_BYTES, least_bytes), _SLICE_PAYLOAD_BYTES)
+    return _cut(data, index, payload_bytes)
+
+
+def _cut(data: bytes, index: int, payload_bytes: int) -> list[bytes]:
+    starts = range(0, len(data), payload_bytes)
     head = first_byte(MessageType.KEYFRAME_SLICE)
     return [
-        head + bytes([index, number, len(starts)]) + data[start : start + _SLICE_PAYLOAD_BYTES]
+        head + bytes([index, number, len(starts)]) + data[start : start + payload_bytes]
         for number, start in enumerate(starts)
     ]
 
@@ -209,6 +223,11 @@ class KeyframeAssembler:
         if assembly.count != count or assembly.slices.setdefault(number, payload) != payload:
             del self._assemblies[index]
             raise KeyframeError(f"keyframe slice: slices of keyframe {index} contradict each other")
+        if sum(map(len, assembly.slices.values())) > _MAX_OBJECT_BYTES:
+            del self._assemblies[index]
+            raise KeyframeError(
+                f"keyframe slice: the slices of keyframe {index} are too many for any keyframe"
+            )
         if len(assembly.slices) < count:
             return None
         del self._assemblies[index]

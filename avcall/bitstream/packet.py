@@ -10,9 +10,9 @@ A media packet, big-endian:
     7       1     contents: motion mode (bits 7..6), count of motion (5..3) and audio units (2..0), 0..6
     8       ...   mode FP16: motion units: pts offset (short), keyframe index (1), payload (120)
     ...     ...   audio units: pts offset (short), payload size (short), payload (one Opus packet)
-    ...     ...   mode CODED: pts offset of the first frame (short), step (bits 7..5) and keyframe index (4..0),
-                  one byte for each later frame: its pts minus that of the frame before, then the coded frames
-                  up to the end of the message
+    ...     ...   mode CODED: pts offset of the first frame (short), step (bits 7..5), keyframe index (4..0),
+                  one byte for each later frame: its pts minus that of the frame before, then the coded
+                  frames up to the end of the message
 
 A `short` is a number n of 0..1275 in one or two bytes, coded as RFC 6716 section 3.2.1 codes frame lengths:
 up to 251 as itself, above that as 252 + (n mod 4), then (n - first byte) / 4. Offsets are in ms from the
@@ -68,7 +68,7 @@ class CodedMotion:
 class MediaPacket:
     """One tick of media: up to 6 frames of motion and up to 6 audio units, by increasing pts.
 
-    Motion is either `motion` (mode FP16) or `coded`. `sequence` 0..65535; `pts_ms` is not above any other pts.
+    Motion is either `motion` (mode FP16) or `coded`. `sequence` 0..65535; no other pts is below `pts_ms`.
     """
 
     sequence: int
@@ -114,6 +114,12 @@ def message_type(data: bytes) -> MessageType:
         return MessageType(kind)
     except ValueError:
         raise PacketError(f"message: type {kind} is unknown") from None
+
+
+def media_sequence(data: bytes) -> int:
+    """The sequence of a media packet that `serialize` made."""
+    sequence: int = _HEADER.unpack_from(data)[1]
+    return sequence
 
 
 def serialize(packet: MediaPacket) -> bytes:

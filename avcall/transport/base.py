@@ -16,6 +16,7 @@ MAX_MESSAGE_BYTES = 1200  # the largest message of either channel; longer ones a
 
 INBOX_CAPACITY = 1024  # messages; more than 40 s of a call, so only a stalled reader loses any
 
+MESSAGE_OVERHEAD_BYTES = 85  # what a message costs besides itself: IPv4 and UDP 28, DTLS 29, SCTP 28
 UDP_IPV4_HEADER_BYTES = 28  # RFC 791 (20) and RFC 768 (8)
 UDP_IPV6_HEADER_BYTES = 48  # RFC 8200 (40) and RFC 768 (8)
 

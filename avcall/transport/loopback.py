@@ -20,6 +20,7 @@ from itertools import count
 from avcall.clock import Clock
 from avcall.errors import ConfigError, ConnectionFailedError, PeerLostError, TransportClosedError
 from avcall.transport.base import (
+    MESSAGE_OVERHEAD_BYTES,
     Channel,
     Datagram,
     Inbox,
@@ -29,7 +30,6 @@ from avcall.transport.base import (
     check_message,
 )
 
-MESSAGE_OVERHEAD_BYTES = 85  # IPv4 and UDP 28, DTLS 29, SCTP 28, as measured with aiortc
 SACK_BYTES = 85  # the same headers; the SACK chunk is as long as the header of a DATA chunk
 MAX_DATAGRAM_PAYLOAD_BYTES = 1160  # a longer message travels in two datagrams
 ACK_EVERY = 2  # datagrams, or
@@ -88,6 +88,10 @@ class Link:
             left_ms = self._free_ms
             self._queue.append((left_ms, size_bytes, channel))
         return None if lost else left_ms + self._config.delay_ms + jitter_ms
+
+    def change(self, config: LinkConfig) -> None:
+        """Go on under other conditions; what waits keeps the time at which it leaves."""
+        self._config = config
 
     def backlog_bytes(self, now_ms: float, channel: Channel | None = None) -> int:
         """Bytes that wait for their turn, of one channel or (None) of everything."""
@@ -160,6 +164,10 @@ class LoopbackTransport(Transport):
     def step(self, now_ms: float) -> None:
         """Let everything happen, at both ends, that is due by `now_ms`."""
         self._timeline.run_until(now_ms)
+
+    def change_link(self, config: LinkConfig) -> None:
+        """Have the link towards the other end go on under other conditions."""
+        self._link.change(config)
 
     def next_due_ms(self) -> float | None:
         """When something happens next, at either end; None when nothing is on its way."""

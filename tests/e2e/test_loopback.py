@@ -208,7 +208,7 @@ def hostile_messages() -> dict[str, bytes]:
     noise = random.Random(5)
     return {
         "random media": first_byte(MessageType.MEDIA) + noise.randbytes(300),
-        "random slice": first_byte(MessageType.KEYFRAME_SLICE) + noise.randbytes(300),
+        "random slice": first_byte(MessageType.KEYFRAME_SLICE) + bytes([9, 200, 100]) + noise.randbytes(300),
         "random control": first_byte(MessageType.CONTROL) + noise.randbytes(300),
         "unknown type": bytes([0x1F]) + noise.randbytes(20),
         "truncated media": good[:-3],

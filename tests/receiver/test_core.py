@@ -100,7 +100,7 @@ def test_it_answers_pings_and_measures_its_own(core: ReceiverCore) -> None:
 def test_it_reports_how_it_fares(core: ReceiverCore) -> None:
     core.on_message(media(0, 0), 10)
     core.on_message(media(3, 80), 90)
-    core.report(17)
+    core.report(17, 100)
     (report,) = answers(core)
     assert isinstance(report, Report)
     assert (report.received_packets, report.lost_packets, report.frames_rendered) == (2, 2, 17)

@@ -19,7 +19,7 @@ from sender.encode import EncodedKeyframe
 from tests.fakes import grey_picture, still_keypoints
 from tests.units import audio_unit, motion_unit
 
-REPORT = Report(10, 1, 2, 3.0, 80.0, 9)
+REPORT = Report(10, 1, 2, 3.0, 80.0, 9, 4000, 0.0, 9, 0.0)
 
 
 def keyframe(index: int = 0, slices: int = 2) -> EncodedKeyframe:

@@ -1,5 +1,6 @@
 import pytest
 
+from avcall.bitstream.keyframe import slice_keyframe
 from avcall.transport.base import Channel
 from sender.pacer import MAX_CONTROL_MESSAGES, MAX_KEYFRAMES, MAX_MEDIA_MESSAGES, Pacer
 
@@ -101,3 +102,30 @@ def test_media_that_waits_goes_stale() -> None:
     pacer.push_media(b"old", 0)
     assert pacer.pop(401, media_open=False) == []
     assert pacer.stats().stale_media == 1
+
+
+def test_slow_slices_go_right_behind_media_or_when_there_is_none() -> None:
+    pacer = Pacer()
+    pacer.set_pace(interval_ms=200, slice_bytes=300)
+    pacer.push_keyframe(slice_keyframe(bytes(900), 5))
+    sent_ms = []
+    for now_ms in range(0, 2000, 5):
+        if now_ms < 1000 and now_ms % 80 == 0:
+            pacer.push_media(b"media", now_ms)
+        if any(channel is Channel.CONTROL for channel, _ in pacer.pop(now_ms)):
+            sent_ms.append(now_ms)
+    assert sent_ms == [0, 240, 480, 720]
+    pacer.push_keyframe([b"last"])
+    assert pacer.pop(3000) and not pacer.pop(3100)
+
+
+def test_slices_are_cut_for_the_link_once_a_keyframe() -> None:
+    pacer = Pacer()
+    pacer.push_keyframe(slice_keyframe(bytes(900), 5))
+    pacer.set_pace(interval_ms=20, slice_bytes=304)
+    sizes = [len(pacer.pop(0)[0][1])]
+    pacer.set_pace(interval_ms=20, slice_bytes=1100)
+    sizes += [len(pacer.pop(now_ms)[0][1]) for now_ms in (20, 40)]
+    assert sizes == [304, 304, 304] and not pacer.pop(60)
+    pacer.push_keyframe(slice_keyframe(bytes(900), 6))
+    assert len(pacer.pop(80)[0][1]) == 904

@@ -5,6 +5,7 @@ import pytest
 from avcall.bitstream.packet import MAX_MESSAGE_BYTES, MAX_UNITS, MediaPacket, parse
 from avcall.types import AccessUnit
 from sender.packetize import MAX_PENDING_UNITS, Packetizer
+from sender.ratecontrol import Rung
 from tests.units import audio_unit, motion_unit
 
 
@@ -125,3 +126,40 @@ def test_payloads_are_counted_by_medium() -> None:
 def test_a_tick_of_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="tick"):
         Packetizer(0)
+
+
+def audio_pts(message: bytes) -> list[int]:
+    return [unit.pts_ms for unit in parse(message).audio]
+
+
+def test_the_last_speech_is_repeated_when_asked_for_and_where_there_is_room() -> None:
+    packetizer = Packetizer(80)
+    packetizer.configure(Rung(80, None, 1, 6_000), repeat_audio=True)
+    sent = []
+    for start_ms, count in ((0, 2), (80, 2), (160, 5), (360, 2), (440, 6)):
+        for number in range(count):
+            assert packetizer.push(audio_unit(start_ms + 40 * number))
+        sent += packetizer.flush()
+    assert [audio_pts(message) for message in sent] == [
+        [0, 40],
+        [0, 40, 80, 120],
+        [120, 160, 200, 240, 280, 320],
+        [200, 240, 280, 320, 360, 400],
+        [440, 480, 520, 560, 600, 640],
+    ]
+    assert packetizer.stats().audio_units == 2 + 4 + 6 + 6 + 6
+    assert packetizer.push(audio_unit(5_000))
+    (late,) = packetizer.flush()
+    assert audio_pts(late) == [5_000]  # what is too old for the offset is not repeated
+
+
+def test_a_rung_sets_the_tick_and_thins_the_motion() -> None:
+    packetizer = Packetizer(80)
+    packetizer.configure(Rung(120, None, 2, 6_000), repeat_audio=False)
+    taken = [pts_ms for pts_ms in range(0, 400, 40) if packetizer.push(motion_unit(pts_ms))]
+    assert taken == list(range(0, 400, 80))
+    assert packetizer.stats().thinned_units == 5
+    packetizer.poll(0)
+    assert not packetizer.poll(119) and packetizer.poll(120)
+    packetizer.configure(Rung(120, None, 2, 6_000, motion=False), repeat_audio=False)
+    assert not packetizer.push(motion_unit(1_000))

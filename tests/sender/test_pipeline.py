@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from avcall.bitstream import control, packet
-from avcall.bitstream.control import Bye, ControlMessage, KeyframeAck, KeyframeRequest, Ping
+from avcall.bitstream.control import Bye, ControlMessage, KeyframeAck, KeyframeRequest, Report
 from avcall.bitstream.keyframe import KeyframeAssembler
 from avcall.bitstream.packet import MediaPacket, MessageType, message_type
 from avcall.clock import SystemClock
@@ -203,7 +203,7 @@ async def test_a_mistake_of_ours_is_logged_and_ends_the_call_in_one_line(
 
 
 async def test_a_mistake_in_a_task_ends_the_call(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.core, "ping", lambda now_ms: 1 / 0)
+    monkeypatch.setattr(bench.core, "adapt", lambda *_: 1 / 0)
     with pytest.raises(AvcallError, match="the sending of the sender failed"):
         await bench.pipeline().run()
     bench.assert_all_closed()
@@ -251,12 +251,12 @@ async def test_a_keyframe_that_is_asked_for_is_sent_again(bench: Bench) -> None:
     await task
 
 
-async def test_it_pings_and_measures_the_way_there_and_back(bench: Bench) -> None:
+async def test_a_report_tells_the_time_there_and_back(bench: Bench) -> None:
     pipeline = bench.pipeline()
     task = asyncio.create_task(pipeline.run())
-    await bench.peer.until(lambda: any(isinstance(m, Ping) for m in bench.peer.control))
-    ping = next(m for m in bench.peer.control if isinstance(m, Ping))
-    bench.peer.tell(control.Pong(ping.sent_ms))
+    await bench.peer.until(lambda: bench.peer.media)
+    newest = bench.peer.media[-1].sequence
+    bench.peer.tell(Report(1, 0, 0, 0.0, 40.0, 0, 300, 0.0, newest, 0.0))
     await bench.peer.until(lambda: pipeline.snapshot().stats.rtt_ms is not None)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

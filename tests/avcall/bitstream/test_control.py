@@ -22,7 +22,7 @@ MESSAGES: list[ControlMessage] = [
     Hello(1, "sender", "avcall 0.1.0", "0123456789abcdef"),
     KeyframeAck(255),
     KeyframeRequest(),
-    Report(1000, 12, 3, 17.5, 90.0, 970),
+    Report(1000, 12, 3, 17.5, 90.0, 970, 250_000, 12.5, 65_535, 7.5),
     Ping(12345.5),
     Pong(12345),
     Bye("the camera was unplugged"),
@@ -72,7 +72,11 @@ def test_the_longest_bye_fits() -> None:
         ([7, "x" * 201], "Bye.reason"),
         ([7, "\x1b[2J"], "Bye.reason"),
         ([7, None], "Bye.reason"),
-        ([4, 1, 2, 3, 4.0, 5.0, 2**32], "Report.frames_rendered"),
+        ([4, 1, 2, 3, 4.0, 5.0, 2**32, 0, 0, 0, 0], "Report.frames_rendered"),
+        ([4, 1, 2, 3, 4.0, 5.0, 6, 2**32, 0, 0, 0], "Report.received_bytes"),
+        ([4, 1, 2, 3, 4.0, 5.0, 6, 7, -0.5, 0, 0], "Report.queue_ms"),
+        ([4, 1, 2, 3, 4.0, 5.0, 6, 7, 8, 65_536, 0], "Report.newest_sequence"),
+        ([4, 1, 2, 3, 4.0, 5.0, 6, 7, 8, 9, float("nan")], "Report.held_ms"),
     ],
 )
 def test_what_breaks_the_schema_is_named(body: object, message: str) -> None:

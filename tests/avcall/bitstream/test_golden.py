@@ -86,7 +86,9 @@ FILES: dict[str, Callable[[], bytes]] = {
     "control_hello.bin": lambda: control.serialize(Hello(1, "receiver", "avcall 0.1.0", "0123456789abcdef")),
     "control_keyframe_ack.bin": lambda: control.serialize(KeyframeAck(200)),
     "control_keyframe_request.bin": lambda: control.serialize(KeyframeRequest()),
-    "control_report.bin": lambda: control.serialize(Report(70000, 300, 2, 12.5, 85.0, 65000)),
+    "control_report.bin": lambda: control.serialize(
+        Report(70000, 300, 2, 12.5, 85.0, 65000, 9_000_000, 35.5, 4464, 8.5)
+    ),
     "control_ping.bin": lambda: control.serialize(Ping(1234.5)),
     "control_pong.bin": lambda: control.serialize(Pong(1234.5)),
     "control_bye.bin": lambda: control.serialize(Bye("done")),

@@ -19,6 +19,7 @@ from avcall.bitstream.keyframe import (
     decode_still,
     encode_still,
     parse,
+    reslice,
     serialize,
     slice_keyframe,
 )
@@ -174,10 +175,28 @@ def test_slices_are_small_messages() -> None:
 def test_the_largest_keyframe_fits_the_slice_count() -> None:
     data = serialize(dataclasses.replace(KEYFRAME, image=bytes(MAX_KEYFRAME_BYTES)))
     slices = slice_keyframe(data, 3)
-    assert len(slices) == MAX_SLICES
+    assert len(slices) <= MAX_SLICES
     assert max(len(message) for message in slices) == MAX_SLICE_BYTES
     assembler = KeyframeAssembler()
     assert [assembler.push(message) is not None for message in slices].count(True) == 1
+
+
+@pytest.mark.parametrize("size_bytes", [5, 160, 300, 1100, 2000])
+def test_slices_can_be_cut_smaller(size_bytes: int) -> None:
+    small = reslice(SLICES, size_bytes)
+    assert len(small) <= MAX_SLICES
+    assert max(len(message) for message in small) <= max(size_bytes, len(DATA) // MAX_SLICES + 5)
+    assembler = KeyframeAssembler()
+    found = [keyframe for message in small if (keyframe := assembler.push(message)) is not None]
+    assert len(found) == 1 and serialize(found[0]) == DATA
+
+
+def test_slices_that_hold_more_than_any_keyframe_are_refused() -> None:
+    assembler = KeyframeAssembler()
+    with pytest.raises(KeyframeError, match="too many for any"):
+        for number in range(MAX_SLICES):
+            assembler.push(bytes([0x12, 3, number, MAX_SLICES]) + bytes(MAX_SLICE_BYTES - 4))
+    assert not assembler._assemblies
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 1, 0, 0, 2]])
@@ -231,7 +250,7 @@ def test_unfinished_keyframes_give_way() -> None:
         (bytes([0x12]), "1 bytes"),
         (bytes([0x12, 1, 0, 1]) + bytes(1097), "1101 bytes"),
         (bytes([0x12, 1, 0, 0, 0]), "0 slices"),
-        (bytes([0x12, 1, 0, MAX_SLICES + 1, 0]), "32 slices"),
+        (bytes([0x12, 1, 0, MAX_SLICES + 1, 0]), "251 slices"),
         (bytes([0x12, 1, 2, 2, 0]), "number 2 of 2"),
         (bytes([0x11, 1, 0, 1, 0]), "another type"),
     ],

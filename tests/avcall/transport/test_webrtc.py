@@ -17,8 +17,8 @@ from avcall.errors import (
     TransportClosedError,
 )
 from avcall.transport import webrtc
-from avcall.transport.base import MAX_MESSAGE_BYTES, Channel, Datagram
-from avcall.transport.loopback import MESSAGE_OVERHEAD_BYTES, SACK_BYTES
+from avcall.transport.base import MAX_MESSAGE_BYTES, MESSAGE_OVERHEAD_BYTES, Channel, Datagram
+from avcall.transport.loopback import SACK_BYTES
 from avcall.transport.webrtc import IceConfig, WebRtcTransport
 
 ICE = IceConfig(addresses=("127.0.0.1",))

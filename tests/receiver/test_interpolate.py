@@ -1,0 +1,31 @@
+"""Motion between two frames."""
+
+import numpy as np
+import pytest
+
+from avcall.bitstream.motion import check
+from avcall.types import Keypoints
+from receiver.interpolate import interpolate_motion
+from tests.fakes import still_keypoints
+from tests.units import make_keypoints
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_it_lies_on_the_line_between(share: float) -> None:
+    between = interpolate_motion(still_keypoints(-0.2), still_keypoints(0.6), share)
+    assert between.values[:, 0] == pytest.approx(-0.2 + 0.8 * share, abs=1e-6)
+    assert between.values.dtype == between.jacobians.dtype == np.float32
+
+
+def test_the_ends_are_the_frames() -> None:
+    one, other = make_keypoints(1), make_keypoints(2)
+    assert np.array_equal(interpolate_motion(one, other, 0.0).values, one.values)
+    assert np.allclose(interpolate_motion(one, other, 1.0).jacobians, other.jacobians, atol=1e-6)
+
+
+def test_it_is_never_singular() -> None:
+    one = still_keypoints()
+    mirrored = Keypoints(one.values, one.jacobians * np.array([[1, 1], [-1, -1]], np.float32))
+    between = interpolate_motion(one, mirrored, 0.5)
+    check(between)
+    assert np.abs(np.linalg.det(between.jacobians)).min() == 1
