@@ -9,6 +9,7 @@ that graph the distance alone predicts it, which is less sure.
 Pure: time is the pts of the frames.
 """
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,9 @@ OF_LEAST_ERROR = 1.5  # unless it is below this much of the least that any refer
 BAD_FOR_MS = 400  # none serves for so long: a new keyframe is due; a blink or a gesture is shorter
 STAY_MS = 1_000  # with a reference: a change is seen, and splits a packet in two
 BETTER = 0.8  # of the present reference's error: what another must promise to take over
+ORDER_GAP_MS = (
+    10_000  # between new keyframes: the first that none serves may be a pose that never comes again
+)
 RETRY_MS = 10_000  # a keyframe that was ordered or sent and not acknowledged for so long is given up
 MINUTE_MS = 60_000
 
@@ -48,27 +52,24 @@ class Estimate:
 
 
 class KeyframeBudget:
-    """How many bits new keyframes may take: a bucket that fills by `bits_per_minute` and holds a minute's.
+    """How many bits new keyframes may take in any minute of the call.
 
-    It starts half full. Keyframes of the start and those that the receiver asks for are not charged.
+    Keyframes of the start and those that the receiver asks for are not charged.
     """
 
     def __init__(self, bits_per_minute: float = 0.0) -> None:
         self.bits_per_minute = bits_per_minute
-        self._level = bits_per_minute / 2
-        self._filled_ms = 0
+        self._spent: deque[tuple[int, float]] = deque()
 
     def allows(self, bits: float, pts_ms: int) -> bool:
         """Whether `bits` may be spent now."""
-        elapsed_ms = max(0, pts_ms - self._filled_ms)
-        self._filled_ms = max(self._filled_ms, pts_ms)
-        filled = self._level + elapsed_ms * self.bits_per_minute / MINUTE_MS
-        self._level = min(filled, self.bits_per_minute)
-        return 0 < bits <= self._level
+        while self._spent and pts_ms - self._spent[0][0] >= MINUTE_MS:
+            self._spent.popleft()
+        return bits > 0 and sum(spent for _, spent in self._spent) + bits <= self.bits_per_minute
 
-    def spend(self, bits: float) -> None:
+    def spend(self, bits: float, pts_ms: int) -> None:
         """Charge a keyframe."""
-        self._level -= bits
+        self._spent.append((pts_ms, bits))
 
 
 @dataclass(slots=True)
@@ -99,6 +100,7 @@ class ReferenceSet:
         self._changed_ms = -STAY_MS
         self._bad_since_ms: int | None = None
         self._awaited_ms: int | None = None  # since when a new keyframe is ordered, or on its way
+        self._ordered_ms = -ORDER_GAP_MS
         self._charge_next = False
         self.candidates: tuple[EncodedKeyframe, ...] = ()  # the current one first; replaced as a whole
 
@@ -123,7 +125,7 @@ class ReferenceSet:
     def push(self, keyframe: EncodedKeyframe, pts_ms: int) -> None:
         """A keyframe is on its way. The one whose place it takes is animated no more."""
         if self._charge_next:
-            self.budget.spend(8 * sum(len(message) for message in keyframe.slices))
+            self.budget.spend(8 * sum(len(message) for message in keyframe.slices), pts_ms)
             self._charge_next = False
         replaced = self._current
         self._live.put(keyframe.index, _Reference(keyframe))
@@ -181,9 +183,11 @@ class ReferenceSet:
             return None
         if self._awaited_ms is not None and pts_ms - self._awaited_ms < RETRY_MS:
             return None
+        if pts_ms - self._ordered_ms < ORDER_GAP_MS:
+            return None
         if not self.budget.allows(self._keyframe_bits, pts_ms):
             return None
-        self._awaited_ms = pts_ms
+        self._awaited_ms = self._ordered_ms = pts_ms
         self._charge_next = True
         return self.next_index()
 

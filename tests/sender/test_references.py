@@ -7,6 +7,7 @@ from avcall.types import Keypoints
 from sender.encode import EncodedKeyframe
 from sender.references import (
     BAD_FOR_MS,
+    ORDER_GAP_MS,
     RETRY_MS,
     SERVES_ERROR,
     STAY_MS,
@@ -18,7 +19,7 @@ from sender.references import (
 from tests.fakes import grey_picture, still_keypoints
 
 KEYFRAME_BYTES = 4000
-MINUTE_BITS = 2 * KEYFRAME_BYTES * 8
+MINUTE_BITS = 2 * KEYFRAME_BYTES * 8  # of two keyframes
 
 
 def pose(x: float) -> Keypoints:
@@ -156,7 +157,7 @@ def test_the_budget_bounds_new_keyframes() -> None:
             made.push(keyframe(index, start_ms / 1000), start_ms + 1900)
             made.acknowledge(index, start_ms + 1960)
             sent += 1
-    assert 7 <= sent <= 9  # two a minute, and one that was saved up
+    assert 7 <= sent <= 8  # two a minute
 
 
 def test_without_a_budget_there_are_no_new_keyframes() -> None:
@@ -218,11 +219,24 @@ def test_what_was_never_acknowledged_is_sent_again_first() -> None:
         made.acknowledge(0, 0)
 
 
-def test_a_budget_fills_by_the_minute_and_holds_no_more_than_one() -> None:
+def test_new_keyframes_keep_a_distance_even_within_the_budget() -> None:
+    made = references(keyframe(0), budget_bits=100 * MINUTE_BITS)
+    times: list[int] = []
+    for start_ms in range(0, 60_000, 1000):
+        for pts_ms, index in orders(made, start_ms / 500, start_ms, start_ms + 1000).items():
+            times.append(pts_ms)
+            made.push(keyframe(index, start_ms / 500), pts_ms)
+            made.acknowledge(index, pts_ms)
+    assert len(times) >= 5
+    assert min(b - a for a, b in itertools.pairwise(times)) >= ORDER_GAP_MS
+
+
+def test_a_budget_holds_in_every_minute() -> None:
     budget = KeyframeBudget(60_000)
-    assert budget.allows(30_000, 0) and not budget.allows(30_001, 0)
-    budget.spend(30_000)
-    assert not budget.allows(10_000, 9_000) and budget.allows(10_000, 10_000)
-    assert not budget.allows(60_001, 600_000) and budget.allows(60_000, 600_000)
-    assert budget.allows(60_000, 0)  # a clock that went back fills nothing and takes nothing
-    assert not KeyframeBudget(0).allows(0, 600_000)
+    assert budget.allows(60_000, 0) and not budget.allows(60_001, 0) and not budget.allows(0, 0)
+    budget.spend(40_000, 10_000)
+    budget.spend(20_000, 50_000)
+    assert not budget.allows(1, 69_999)
+    assert budget.allows(40_000, 70_000) and not budget.allows(40_001, 70_000)
+    assert budget.allows(60_000, 110_000)
+    assert not KeyframeBudget(0).allows(1, 0)
