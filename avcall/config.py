@@ -47,7 +47,7 @@ class SendConfig:
     audio_frame_ms: int = 40
     keyframe_bytes: int = 4_000
     first_keyframe_bytes: int = 1_500  # of the picture that comes before the first full one; 0: none does
-    keyframe_budget_bits: int = 64_000  # a minute, for new keyframes during the call; 0: there are none
+    keyframe_budget_bits: int = 70_000  # a minute, for new keyframes during the call; 0: there are none
     max_kbps: float | None = None  # None: what the link carries
     weights: Path | None = None
     duration_s: float | None = None
