@@ -166,7 +166,7 @@ def send(
     audio_bps: AudioBps = 6_000,
     keyframe_bytes: KeyframeBytes = 4_000,
     first_keyframe_bytes: FirstKeyframeBytes = 1_500,
-    keyframe_budget: KeyframeBudget = 64_000,
+    keyframe_budget: KeyframeBudget = 70_000,
     max_kbps: Annotated[
         float | None, typer.Option(help="Never send more than this, in kbit/s, all headers included.")
     ] = None,
