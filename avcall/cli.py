@@ -136,7 +136,7 @@ def _receive(config: ReceiveConfig, stats: Path | None) -> None:
     """Take one call and say how it went."""
     from avcall.call import Receiver
     from avcall.console import ConsoleReporter
-    from avcall.summary import receive_json, received_table, write_json
+    from avcall.summary import rates_table, receive_json, received_table, receiver_bill, write_json
 
     console = Console()
     with ConsoleReporter(console) as reporter:
@@ -145,6 +145,7 @@ def _receive(config: ReceiveConfig, stats: Path | None) -> None:
         return
     console.print(result.reason, highlight=False, markup=False)
     console.print(received_table(result))
+    console.print(rates_table(receiver_bill(result.snapshot, result.wire)))
     if stats is not None:
         write_json(stats, receive_json(result))
     if result.failure is not None:
@@ -217,7 +218,7 @@ def _send(config: SendConfig, stats: Path | None) -> None:
     if result is None:
         return
     console.print(result.reason, highlight=False, markup=False)
-    console.print(rates_table(sender_bill(result)))
+    console.print(rates_table(sender_bill(result.snapshot, result.wire)))
     if stats is not None:
         write_json(stats, send_json(result))
 

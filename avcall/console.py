@@ -6,7 +6,8 @@ from typing import Self
 from rich.console import Console
 from rich.status import Status
 
-from avcall.stats import PIXELS, RateMeter
+from avcall.stats import PIXELS, Bill, RateMeter
+from avcall.summary import receiver_bill, sender_bill
 from avcall.transport.base import WireCounters
 from receiver.pipeline import ReceiverSnapshot
 from sender.pipeline import SenderSnapshot
@@ -21,6 +22,7 @@ class ConsoleReporter:
         self._console = console
         self._status = Status("", console=console, spinner="dots")
         self._up, self._down, self._fps = RateMeter(), RateMeter(), RateMeter()
+        self._parts = {name: RateMeter() for name in ("voice", "motion", "keyframes", "headers", "acks")}
         self._updates = 0
 
     def __enter__(self) -> Self:
@@ -54,7 +56,7 @@ class ConsoleReporter:
         loss = f"{loss_percent(report.received_packets, report.lost_packets):.1f} %" if report else "-"
         self._show(
             f"{fps:4.1f} fps  ↑{up:.1f} ↓{down:.1f} kbit/s  {bpp(up, fps):.3f} BPP  "
-            f"loss {loss}  face {snapshot.face.value}"
+            f"{self._breakdown(sender_bill(snapshot, wire))}  loss {loss}  face {snapshot.face.value}"
         )
 
     def receiving(self, snapshot: ReceiverSnapshot, wire: WireCounters) -> None:
@@ -64,6 +66,7 @@ class ConsoleReporter:
         packets = snapshot.stats.packets
         self._show(
             f"{fps:4.1f} fps  ↑{up:.1f} ↓{down:.1f} kbit/s  {bpp(down, fps):.3f} BPP  "
+            f"{self._breakdown(receiver_bill(snapshot, wire))}  "
             f"loss {loss_percent(packets.received_packets, packets.lost_packets):.1f} %  "
             f"delay {delay_ms:.0f} ms  A/V {pictures.skew_ms:+.0f} ms"
         )
@@ -74,6 +77,18 @@ class ConsoleReporter:
         up = self._up.update(elapsed_ms, wire.sent_bytes) * 8 / 1000
         down = self._down.update(elapsed_ms, wire.received_bytes) * 8 / 1000
         return fps, up, down
+
+    def _breakdown(self, bill: Bill) -> str:
+        """What the direction of the pictures is made of now, in kbit/s."""
+        totals = {
+            "voice": bill.audio_bytes,
+            "motion": bill.motion_bytes,
+            "keyframes": bill.keyframe_bytes,
+            "headers": bill.headers_bytes + bill.control_bytes,
+            "acks": bill.ack_bytes,
+        }
+        rates = {n: self._parts[n].update(bill.elapsed_ms, total) * 8 / 1000 for n, total in totals.items()}
+        return "(" + ", ".join(f"{name} {kbps:.1f}" for name, kbps in rates.items()) + ")"
 
     def _show(self, line: str) -> None:
         if self._console.is_terminal:

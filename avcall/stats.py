@@ -12,7 +12,8 @@ PIXELS = FRAME_SIZE_PX * FRAME_SIZE_PX
 class Bill:
     """Bytes of one direction of a call, by what they are.
 
-    `wire_bytes` holds every header; `back_bytes` is what came the other way, acknowledgements above all.
+    `wire_bytes` holds every header, and `ack_bytes`: acknowledgements of what came the other way, which takes
+    `back_bytes` and is mostly acknowledgements itself.
     """
 
     elapsed_ms: float
@@ -23,12 +24,13 @@ class Bill:
     control_bytes: int
     wire_bytes: int
     back_bytes: int
+    ack_bytes: int = 0
 
     @property
     def headers_bytes(self) -> int:
-        """What is neither motion, speech, keyframe nor control: packet headers of every layer."""
+        """What is none of the rest: packet headers of every layer, and what keeps the connection alive."""
         content = self.motion_bytes + self.audio_bytes + self.keyframe_bytes + self.control_bytes
-        return max(0, self.wire_bytes - content)
+        return max(0, self.wire_bytes - content - self.ack_bytes)
 
     def kbps(self, size_bytes: float) -> float:
         """`size_bytes` over the call, in kbit/s."""

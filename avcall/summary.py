@@ -11,22 +11,42 @@ from rich.table import Table
 from avcall.call import ReceiveResult, SendResult
 from avcall.errors import RecordingError
 from avcall.stats import Bill
+from avcall.transport.base import WireCounters
+from receiver.pipeline import ReceiverSnapshot
+from sender.pipeline import SenderSnapshot
 
 PAPER_MOTION_KBPS = 24.0  # AVFR section 4: 960 bits a frame at 25 frames a second, motion alone
 
 
-def sender_bill(result: SendResult) -> Bill:
+def sender_bill(snapshot: SenderSnapshot, wire: WireCounters) -> Bill:
     """The sender's direction: what it put on the wire, and what came back."""
-    stats = result.snapshot.stats
+    stats = snapshot.stats
     return Bill(
-        elapsed_ms=result.snapshot.elapsed_ms,
+        elapsed_ms=snapshot.elapsed_ms,
         frames=stats.motion_units,
         motion_bytes=stats.motion_bytes,
         audio_bytes=stats.audio_bytes,
         keyframe_bytes=stats.keyframe_bytes,
         control_bytes=stats.control_bytes,
-        wire_bytes=result.wire.sent_bytes,
-        back_bytes=result.wire.received_bytes,
+        wire_bytes=wire.sent_bytes,
+        back_bytes=wire.received_bytes,
+        ack_bytes=wire.ack_sent_bytes,
+    )
+
+
+def receiver_bill(snapshot: ReceiverSnapshot, wire: WireCounters) -> Bill:
+    """The same direction as the receiver sees it: what came to it, and what it sent back."""
+    stats = snapshot.stats
+    return Bill(
+        elapsed_ms=snapshot.elapsed_ms,
+        frames=snapshot.pictures.shown,
+        motion_bytes=stats.motion_bytes,
+        audio_bytes=stats.audio_bytes,
+        keyframe_bytes=stats.keyframe_bytes,
+        control_bytes=max(0, wire.control_received_bytes - stats.keyframe_bytes),
+        wire_bytes=wire.received_bytes,
+        back_bytes=wire.sent_bytes,
+        ack_bytes=wire.ack_received_bytes,
     )
 
 
@@ -44,8 +64,9 @@ def rates_table(bill: Bill) -> Table:
         ("= whole payload", payload),
         ("control messages", bill.control_bytes),
         ("packet headers", bill.headers_bytes),
-        ("= on the wire, up", bill.wire_bytes),
-        ("on the wire, down", bill.back_bytes),
+        ("acknowledgements", bill.ack_bytes),
+        ("= on the wire", bill.wire_bytes),
+        ("on the wire, the other way", bill.back_bytes),
     ]
     for name, size_bytes in rows:
         style = "bold" if name.startswith("=") else ""
@@ -94,7 +115,7 @@ def received_fps(result: ReceiveResult) -> float:
 
 def send_json(result: SendResult) -> dict[str, Any]:
     """A sent call as plain values."""
-    bill = sender_bill(result)
+    bill = sender_bill(result.snapshot, result.wire)
     return {
         "role": "sender",
         "reason": result.reason,
@@ -104,6 +125,9 @@ def send_json(result: SendResult) -> dict[str, Any]:
             "motion": bill.kbps(bill.motion_bytes),
             "keyframe": bill.kbps(bill.keyframe_bytes),
             "audio": bill.kbps(bill.audio_bytes),
+            "control": bill.kbps(bill.control_bytes),
+            "headers": bill.kbps(bill.headers_bytes),
+            "acknowledgements": bill.kbps(bill.ack_bytes),
             "wire_up": bill.kbps(bill.wire_bytes),
             "wire_down": bill.kbps(bill.back_bytes),
         },
@@ -114,9 +138,11 @@ def send_json(result: SendResult) -> dict[str, Any]:
 
 def receive_json(result: ReceiveResult) -> dict[str, Any]:
     """A received call as plain values."""
+    bill = receiver_bill(result.snapshot, result.wire)
     return {
         "role": "receiver",
         "reason": result.reason,
+        "bill": dataclasses.asdict(bill) | {"headers_bytes": bill.headers_bytes},
         "provider": result.provider,
         "fps": received_fps(result),
         "recording_start_ms": result.recording_start_ms,
