@@ -1,4 +1,4 @@
-"""The bill against a packet capture: what the counters say, and what the kernel saw on the loopback device."""
+"""The bill against a packet capture: what the counters say, and what the kernel saw on the loopback."""
 
 import asyncio
 import contextlib
