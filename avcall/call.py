@@ -224,7 +224,7 @@ class Sender:
                 self._microphone_spec(),
                 self._clock,
                 origin_ms,
-                config.audio_frame_ms,
+                config.speech_frame_ms,
                 loop=config.loop,
                 duration_hint_ms=getattr(camera, "duration_ms", None),
             )
@@ -239,7 +239,7 @@ class Sender:
             picture=loaded.picture,
             camera=camera,
             microphone=microphone,
-            speech=SpeechPath(config.audio_bitrate_bps, config.audio_frame_ms),
+            speech=SpeechPath(config.audio_bitrate_bps, config.speech_frame_ms),
         )
 
     def _rate(self) -> RateConfig:
@@ -248,7 +248,7 @@ class Sender:
             tick_ms=config.tick_ms,
             motion_step=config.motion_step if config.motion == "coded" else None,
             audio_bps=config.audio_bitrate_bps,
-            audio_frame_ms=config.audio_frame_ms,
+            audio_frame_ms=config.speech_frame_ms,
             max_bps=None if config.max_kbps is None else config.max_kbps * 1000,
         )
 

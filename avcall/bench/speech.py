@@ -10,7 +10,7 @@ from avcall.types import AccessUnit, AudioChunk
 from sender.speech import SpeechPath
 
 _DEFAULTS = SendConfig(peer="")
-AUDIO_BITRATE_BPS, AUDIO_FRAME_MS = _DEFAULTS.audio_bitrate_bps, _DEFAULTS.audio_frame_ms
+AUDIO_BITRATE_BPS, AUDIO_FRAME_MS = _DEFAULTS.audio_bitrate_bps, _DEFAULTS.speech_frame_ms
 
 
 def chunks(clip: Clip, frame_ms: int = AUDIO_FRAME_MS) -> Iterator[AudioChunk]:

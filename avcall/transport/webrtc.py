@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from aioice import ice as ice_module
 from aiortc import (
     RTCConfiguration,
     RTCDataChannel,
@@ -52,6 +53,9 @@ CLOSE_TIMEOUT_MS = 2_000
 LINGER_POLLS, LINGER_POLL_MS = 20, 10  # what close() grants to messages that wait, such as a Bye
 WATCH_INTERVAL_MS = 500
 KEEPALIVE_AFTER_MS = 1_500  # silence after which an empty message asks the peer for a SACK
+# RFC 7675 asks every 5 s, which is 0.36 kbit/s. Here authenticated data of the peer is consent: without any for
+# SILENCE_TIMEOUT_MS the call ends.
+CONSENT_EVERY_S = 12
 SILENCE_TIMEOUT_MS = 5_000  # ICE consent (RFC 7675) would need 30 s to notice a peer that vanished
 
 
@@ -98,6 +102,7 @@ class WebRtcTransport(Transport):
         self._last_heard_ms = clock.now_ms()
         self._watch_task: asyncio.Task[None] | None = None
         self._close_task: asyncio.Task[None] | None = None
+        ice_module.CONSENT_INTERVAL = CONSENT_EVERY_S
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=ice.servers()))
         self._peer.on("connectionstatechange", self._on_connection_state)
         self._channels = {

@@ -23,6 +23,7 @@ def test_the_defaults_are_allowed() -> None:
         ({"audio_frame_ms": 30}, "audio_frame_ms is 30; choose one of 20, 40, 60"),
         ({"keyframe_bytes": 999}, "--keyframe-bytes is 999; it goes from 1000 to 32768"),
         ({"keyframe_bytes": 40_000}, "--keyframe-bytes is 40000"),
+        ({"max_kbps": 11}, "--max-kbps is 11; it goes from 12 to 500"),
         ({"duration_s": 0.0}, "--seconds is 0; it must be more than 0"),
         ({"duration_s": float("nan")}, "--seconds is nan"),
     ],
@@ -31,6 +32,12 @@ def test_a_sender_setting_out_of_range_is_named(setting: dict[str, Any], message
     with pytest.raises(ConfigError) as error:
         SendConfig(peer="http://h/call", **setting)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+def test_frames_of_speech_fill_the_tick() -> None:
+    frames_ms = [SendConfig(peer="x", tick_ms=tick_ms).speech_frame_ms for tick_ms in (40, 80, 120)]
+    assert frames_ms == [40, 40, 60]
+    assert SendConfig(peer="x", tick_ms=120, audio_frame_ms=20).speech_frame_ms == 20
 
 
 @pytest.mark.parametrize("setting", [{"max_delay_ms": 39}, {"max_delay_ms": 5001}, {"device": "tpu"}])
