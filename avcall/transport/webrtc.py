@@ -53,8 +53,8 @@ CLOSE_TIMEOUT_MS = 2_000
 LINGER_POLLS, LINGER_POLL_MS = 20, 10  # what close() grants to messages that wait, such as a Bye
 WATCH_INTERVAL_MS = 500
 KEEPALIVE_AFTER_MS = 1_500  # silence after which an empty message asks the peer for a SACK
-# RFC 7675 asks every 5 s, which is 0.36 kbit/s. Here authenticated data of the peer is consent: without any for
-# SILENCE_TIMEOUT_MS the call ends.
+# RFC 7675 asks every 5 s, which is 0.36 kbit/s. Here authenticated data of the peer is consent: without any
+# for SILENCE_TIMEOUT_MS the call ends.
 CONSENT_EVERY_S = 12
 SILENCE_TIMEOUT_MS = 5_000  # ICE consent (RFC 7675) would need 30 s to notice a peer that vanished
 
