@@ -20,7 +20,13 @@ from avcall.bitstream.control import (
 )
 from avcall.bitstream.keyframe import CodedKeyframe
 from avcall.bitstream.motion_coded import MotionCoder
-from avcall.bitstream.packet import PROTOCOL_VERSION, version_error, weights_error
+from avcall.bitstream.packet import (
+    PROTOCOL_VERSION,
+    MessageType,
+    first_byte,
+    version_error,
+    weights_error,
+)
 from avcall.errors import BitstreamError
 from avcall.types import Keyframe, MediaKind
 from receiver.depacketize import Depacketizer, DepacketizerStats
@@ -77,6 +83,8 @@ class ReceiverCore:
         if self._first_message_ms is None:
             self._first_message_ms = now_ms
         found = self._depacketizer.push(data, now_ms)
+        if data[:1] == first_byte(MessageType.KEYFRAME_SLICE):
+            self._keyframe_bytes += len(data)
         self._bytes[MediaKind.MOTION] += found.motion_bytes
         if found.unknown_keyframe:
             self.request_keyframe(now_ms)
@@ -90,7 +98,6 @@ class ReceiverCore:
             self._on_control(found.control, now_ms)
         if found.keyframe is not None:
             self._keyframes += 1
-            self._keyframe_bytes += len(still.serialize(found.keyframe))
         return found.keyframe
 
     def decode_keyframe(self, coded: CodedKeyframe) -> Keyframe | None:

@@ -3,7 +3,8 @@
 The estimate is a rate that adapts like TCP's: it falls to 85 % of what arrived when the link shows that it is
 full, and rises by 8 % a second after it has not done so for two. The link is full when
 
-  - a report says that packets queue up: their one-way delay is `QUEUED_MS` above its least value;
+  - a report says that packets queue up: their one-way delay is `QUEUED_MS` above its least value, and no
+    smaller than in the last report;
   - reports say that more than 15 % of the packets of the last five seconds were lost;
   - what was handed to the transport has not left this end for `BACKLOG_MS`.
 
@@ -33,6 +34,7 @@ from avcall.bitstream.packet import MAX_UNITS
 from avcall.transport.base import MESSAGE_OVERHEAD_BYTES
 
 QUEUED_MS = 80.0  # of one-way delay above its least value: more than a tick of 80 ms jitters
+SHRUNK = 0.9  # of the queue that the last report told of
 BACKLOG_MS = 250.0
 HEAVY_LOSS = 0.15  # below it, losses are the air's; above it, likely a queue that overflows
 REPEAT_ABOVE_LOSS = 0.02
@@ -176,7 +178,9 @@ class RateController:
         self._report, self._report_ms = report, now_ms
         loss = self._loss(report, now_ms)
         self._repeat = loss > (REPEAT_BELOW_LOSS if self._repeat else REPEAT_ABOVE_LOSS)
-        if report.queue_ms > QUEUED_MS or loss > HEAVY_LOSS:
+        # A queue that shrinks is being mended already; what arrives then says how little is sent.
+        shrinks = before is not None and report.queue_ms < SHRUNK * before.queue_ms
+        if (report.queue_ms > QUEUED_MS and not shrinks) or loss > HEAVY_LOSS:
             arrived_bps = None
             if before is not None and elapsed_ms >= 500:
                 arrived_bps = (report.received_bytes - before.received_bytes) * 8000 / elapsed_ms

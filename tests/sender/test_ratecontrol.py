@@ -104,6 +104,18 @@ def test_it_decreases_once_for_one_queue() -> None:
     assert bench.rate.target_bps == before
 
 
+def test_a_queue_that_shrinks_is_left_to_shrink() -> None:
+    bench = Bench(RateConfig())
+    bench.hear()
+    bench.hear(queue_ms=400, arrived_bps=16_000)
+    before = bench.rate.target_bps
+    bench.hear(queue_ms=250, arrived_bps=12_000)
+    bench.hear(queue_ms=100, arrived_bps=12_000)
+    assert bench.rate.target_bps >= before
+    bench.hear(queue_ms=110, arrived_bps=12_000)
+    assert bench.rate.target_bps < before
+
+
 def test_after_a_fall_it_is_back_within_ten_seconds() -> None:
     bench = Bench(RateConfig(max_bps=24_000))
     bench.hear()
