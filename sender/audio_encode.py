@@ -8,7 +8,7 @@ from avcall.errors import ConfigError
 from avcall.types import SAMPLE_RATE_HZ, AccessUnit, AudioChunk, MediaKind
 
 FRAME_DURATIONS_MS = (20, 40, 60)  # RFC 6716 section 2.1.4; longer ones are several frames in one packet
-DEFAULT_BITRATE_BPS = 6_000  # keeps a whole call under 20 kbit/s; see docs/bitrate.md
+DEFAULT_BITRATE_BPS = 6_000  # see docs/bitrate.md for what a whole call costs
 MIN_BITRATE_BPS = 6_000  # RFC 6716 section 2.1.1: the lowest that Opus has
 MAX_BITRATE_BPS = (
     16_000  # above, libopus puts two frames into a packet of 40 ms, which the wire format refuses
