@@ -321,6 +321,8 @@ def _fail(error: AvcallError) -> NoReturn:
 
 def main() -> None:
     """Entry point of the `avcall` command."""
+    # numpy's matrices are small here, and OpenBLAS's idle threads spin: two thirds of a core in a call.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     _quieten_native_libraries()
     try:
         app()
