@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +9,7 @@ from typing import Protocol
 from avcall.bitstream import control
 from avcall.clock import Clock, SystemClock
 from avcall.config import NetworkConfig, ReceiveConfig, SendConfig
+from avcall.ending import watched
 from avcall.errors import AvcallError, SignalingError
 from avcall.transport.base import Channel, Transport, WireCounters
 from avcall.transport.webrtc import IceConfig, WebRtcTransport
@@ -42,7 +42,6 @@ from signaling.messages import RefusedError
 from signaling.server import WhipServer, parse_address
 
 CONNECT_TIMEOUT_MS = 20_000.0
-STATUS_EVERY_S = 0.5
 ENDED_HERE = "the call was ended on this side"
 DETECT_THREADS = 1  # the detector takes milliseconds; the other cores are for the rest of the call
 SYNTHESIZE_THREADS = 2
@@ -95,21 +94,6 @@ def _ice(network: NetworkConfig) -> IceConfig:
     return IceConfig(network.stun_url, network.turn_url, network.turn_user, network.turn_password)
 
 
-async def _watched(work: Awaitable[str], show: Callable[[], None]) -> str:
-    """Await `work` while `show` is called twice a second."""
-    task = asyncio.ensure_future(work)
-    try:
-        while not task.done():
-            await asyncio.wait({task}, timeout=STATUS_EVERY_S)
-            show()
-        return task.result()
-    finally:
-        if not task.done():
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await task
-
-
 @dataclass(frozen=True, slots=True)
 class _SenderParts:
     """What is loaded before the other side is called."""
@@ -138,7 +122,7 @@ class Sender:
             loaded.picture.close()
             raise
         try:
-            reason = await _watched(
+            reason = await watched(
                 pipeline.run(self._config.duration_s),
                 lambda: self._reporter.sending(pipeline.snapshot(), transport.counters()),
             )
@@ -299,7 +283,7 @@ class Receiver:
                 )
                 unowned.pop_all()
             try:
-                reason = await _watched(
+                reason = await watched(
                     pipeline.run(),
                     lambda: self._reporter.receiving(pipeline.snapshot(), transport.counters()),
                 )

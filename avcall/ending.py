@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from avcall.errors import AvcallError
 
 MAX_REASON_CHARACTERS = 200
+STATUS_EVERY_S = 0.5
 
 logger = logging.getLogger("avcall")
 
@@ -72,3 +73,18 @@ class Ending:
                 self.fail(error, part)
 
         return asyncio.create_task(guarded(), name=part)
+
+
+async def watched(work: Awaitable[str], show: Callable[[], None]) -> str:
+    """Await a pipeline's `work` while `show` is called twice a second."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=STATUS_EVERY_S)
+            show()
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task

@@ -15,7 +15,7 @@ from avcall.types import FaceCrop
 from models.runtime import ModelRuntime
 
 CODECS = ("avcall", *ANCHORS)
-KEYFRAME_SIZES = (2_000, 6_000, 12_000)  # of the pictures of keyframes: the curve of a motion mode
+KEYFRAME_SIZES = (2_000, 4_000, 8_000)  # of the pictures of keyframes: the curve of a motion mode
 _DEFAULTS = SendConfig(peer="")
 
 

@@ -97,7 +97,8 @@ def check_obus(obus: bytes) -> None:
         raise KeyframeError("keyframe: the AV1 picture does not start with a sequence header")
     end = 4 + obus[3]  # sequence headers are short: one byte holds the size
     _check_sequence_header(obus[4:end])
-    if obus[end : end + 1] != bytes([_FRAME]) or _leb128_end(obus, end + 1) != len(obus):
+    empty = obus[end + 1 : end + 2] == b"\x00"
+    if obus[end : end + 1] != bytes([_FRAME]) or empty or _leb128_end(obus, end + 1) != len(obus):
         raise KeyframeError("keyframe: the AV1 picture is not one frame")
 
 
