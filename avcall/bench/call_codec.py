@@ -19,7 +19,7 @@ import numpy as np
 from avcall.bench.clip import Clip, ReadyCrops, video_frames
 from avcall.bench.codec import Coded, Decoded
 from avcall.bench.rates import clip_bill
-from avcall.bench.speech import AUDIO_FRAME_MS, chunks
+from avcall.bench.speech import chunks
 from avcall.bench.virtual_call import (
     DRAIN_MS,
     STEP_MS,
@@ -63,6 +63,7 @@ class CallSetting:
     keyframe_budget_bits: int
     tick_ms: int
     audio_bitrate_bps: int
+    audio_frame_ms: int
 
 
 class CallCodec:
@@ -126,13 +127,14 @@ class CallCodec:
         frames = video_frames(clip)
         first = _greet(call, path, next(frames), clip.name)
         start_ms = call.now_ms
-        sounds = deque(chunks(clip))
-        voice = SpeechPath(setting.audio_bitrate_bps, AUDIO_FRAME_MS)
+        frame_ms = setting.audio_frame_ms
+        sounds = deque(chunks(clip, frame_ms))
+        voice = SpeechPath(setting.audio_bitrate_bps, frame_ms)
 
         def speak_until(media_ms: int) -> None:
-            while sounds and sounds[0].pts_ms + AUDIO_FRAME_MS <= media_ms:
+            while sounds and sounds[0].pts_ms + frame_ms <= media_ms:
                 chunk = sounds.popleft()
-                call.run_until(start_ms + chunk.pts_ms + AUDIO_FRAME_MS)
+                call.run_until(start_ms + chunk.pts_ms + frame_ms)
                 for unit in voice.process(chunk):
                     call.sender.push_audio(unit)
 
@@ -141,7 +143,7 @@ class CallCodec:
             speak_until(shown_ms)
             call.run_until(start_ms + shown_ms)
             _show(call, first if number == 0 else _picture(call, path, next(frames)))
-        speak_until(clip.duration_ms + AUDIO_FRAME_MS)
+        speak_until(clip.duration_ms + frame_ms)
         call.run_until(start_ms + clip.duration_ms + DRAIN_MS)
         return call.messages, _bill(call, len(clip.crops))
 

@@ -15,8 +15,9 @@ from avcall.types import FaceCrop
 from models.runtime import ModelRuntime
 
 CODECS = ("avcall", *ANCHORS)
-KEYFRAME_SIZES = (2_000, 4_000, 8_000)  # of the pictures of keyframes: the curve of a motion mode
 _DEFAULTS = SendConfig(peer="")
+# Of the pictures of keyframes: the curve of a motion mode.
+KEYFRAME_SIZES = tuple(_DEFAULTS.keyframe_bytes * share // 2 for share in (1, 2, 4))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,7 @@ def _setting(config: BenchConfig, mode: str, keyframe_bytes: int) -> CallSetting
         keyframe_budget_bits=_DEFAULTS.keyframe_budget_bits,
         tick_ms=config.tick_ms,
         audio_bitrate_bps=_DEFAULTS.audio_bitrate_bps,
+        audio_frame_ms=SendConfig(peer="", tick_ms=config.tick_ms).speech_frame_ms,
     )
 
 

@@ -9,11 +9,8 @@ from avcall.config import SendConfig
 from avcall.types import AccessUnit, AudioChunk
 from sender.speech import SpeechPath
 
-_DEFAULTS = SendConfig(peer="")
-AUDIO_BITRATE_BPS, AUDIO_FRAME_MS = _DEFAULTS.audio_bitrate_bps, _DEFAULTS.speech_frame_ms
 
-
-def chunks(clip: Clip, frame_ms: int = AUDIO_FRAME_MS) -> Iterator[AudioChunk]:
+def chunks(clip: Clip, frame_ms: int) -> Iterator[AudioChunk]:
     """The sound as a microphone hands it out; the last chunk is padded with silence."""
     size = frame_ms * SAMPLES_PER_MS
     for number, start in enumerate(range(0, len(clip.pcm), size)):
@@ -21,7 +18,8 @@ def chunks(clip: Clip, frame_ms: int = AUDIO_FRAME_MS) -> Iterator[AudioChunk]:
         yield AudioChunk(np.pad(pcm, (0, size - len(pcm))), number * frame_ms)
 
 
-def coded_speech(clip: Clip) -> list[AccessUnit]:
-    """Every audio unit of the clip; empty when it has no sound."""
-    path = SpeechPath(AUDIO_BITRATE_BPS, AUDIO_FRAME_MS)
-    return [unit for chunk in chunks(clip) for unit in path.process(chunk)]
+def coded_speech(clip: Clip, tick_ms: int) -> list[AccessUnit]:
+    """Every audio unit of the clip, as a call with that tick sends them; empty when it has no sound."""
+    config = SendConfig(peer="", tick_ms=tick_ms)
+    path = SpeechPath(config.audio_bitrate_bps, config.speech_frame_ms)
+    return [unit for chunk in chunks(clip, config.speech_frame_ms) for unit in path.process(chunk)]

@@ -39,7 +39,7 @@ class StillCodecRow:
         image = encode_still(clip.crops[0].rgb, self._keyframe_bytes)
         encode_s = time.monotonic() - began_s
         sizes_bytes = [len(image), *repeat(0, len(clip.crops) - 1)]
-        bill = carry(sizes_bytes, coded_speech(clip), self._tick_ms)
+        bill = carry(sizes_bytes, coded_speech(clip, self._tick_ms), self._tick_ms)
         data = len(clip.crops).to_bytes(4, "big") + image
         return Coded(data, bill, f"AVIF of the first frame, at most {self._keyframe_bytes} bytes", encode_s)
 

@@ -131,7 +131,7 @@ class VideoCodec:
             raise InputError(
                 f"{self.name} {self.setting}: {len(sizes_bytes)} pictures for {len(clip.crops)} frames"
             )
-        bill = carry(sizes_bytes, coded_speech(clip), self._tick_ms)
+        bill = carry(sizes_bytes, coded_speech(clip, self._tick_ms), self._tick_ms)
         return Coded(data, bill, shlex.join(["ffmpeg", *arguments]), encode_s)
 
     def decode(self, data: bytes) -> Decoded:

@@ -18,7 +18,7 @@ from tests.fakes import FakeRuntime, make_crop
 
 def codec(keyframe_bytes: int = 3_000, preliminary_bytes: int = 0) -> CallCodec:
     networks = FakeRuntime()
-    setting = CallSetting("fp16", 2, keyframe_bytes, preliminary_bytes, 0, 80, 10_000)
+    setting = CallSetting("fp16", 2, keyframe_bytes, preliminary_bytes, 0, 80, 10_000, 40)
     return CallCodec(setting, lambda: cast(ModelRuntime, networks))
 
 
@@ -88,7 +88,7 @@ def test_a_first_frame_without_a_face_is_refused_by_the_clips_name() -> None:
 def test_names_say_what_is_compared() -> None:
     one = codec(6_000)
     assert (one.name, one.setting) == ("avcall-fp16", "keyframe6000")
-    photo = CallCodec(CallSetting("fp16", 2, 6_000, 0, 0, 80, 6_000), lambda: None, photo=make_crop())  # type: ignore[arg-type,return-value]
+    photo = CallCodec(CallSetting("fp16", 2, 6_000, 0, 0, 80, 6_000, 40), lambda: None, photo=make_crop())  # type: ignore[arg-type,return-value]
     assert photo.name == "avcall-fp16-photo"
 
 

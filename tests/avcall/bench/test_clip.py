@@ -64,7 +64,7 @@ def test_a_clip_without_sound_is_a_clip(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "FaceTracker", FakeTracker)
     clip = load_clip(write_clip(tmp_path / "mute.mkv", range(0, 1200, 40)))
     assert len(clip.pcm) == 0
-    assert coded_speech(clip) == []
+    assert coded_speech(clip, 80) == []
 
 
 def test_ready_crops_are_a_tracker_that_has_done_its_work() -> None:
@@ -80,5 +80,7 @@ def test_speech_is_cut_into_whole_chunks_and_coded() -> None:
     assert [len(chunk.pcm) for chunk in cut] == [960] * 18
     assert [chunk.pts_ms for chunk in cut] == [60 * i for i in range(18)]
     assert not cut[-1].pcm[320:].any()
-    units = coded_speech(clip)
-    assert len(units) >= 24 and all(unit.kind is MediaKind.AUDIO for unit in units)
+    units, long_units = coded_speech(clip, 80), coded_speech(clip, 120)
+    assert all(unit.kind is MediaKind.AUDIO for unit in units)
+    assert {unit.duration_ms for unit in units} == {40} and len(units) >= 24
+    assert {unit.duration_ms for unit in long_units} == {60}  # as a call with that tick codes it
