@@ -57,6 +57,9 @@ def train(
     preset: Annotated[str, typer.Option(help="live or paper.")] = "live",
     hours: Annotated[float, typer.Option(help="Stop after this time.")] = 1.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that lies in --out.")] = False,
+    start: Annotated[
+        Path | None, typer.Option(help="Begin with these weights (a safetensors file), not with random ones.")
+    ] = None,
     grow_at: Annotated[int, typer.Option(help="Step at which pictures grow from 128 to 256 pixels.")] = 2500,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 5e-4,
     adversarial_from: Annotated[
@@ -71,6 +74,10 @@ def train(
         trainer.load(trainer.checkpoint_path)
     elif trainer.checkpoint_path.exists():
         raise InputError(f"--out {out} holds a run already; add --resume, or choose another folder")
+    elif start is not None:
+        from models.training.export import load_network
+
+        trainer.start_from(load_network(start))
     trainer.run(hours)
 
 

@@ -147,6 +147,14 @@ class Trainer:
                 f"{self.checkpoint_path} cannot be written ({reason}); free some space, then use --resume"
             ) from None
 
+    def start_from(self, network: Network) -> None:
+        """Begin with trained weights, not random ones. Raises WeightsError for another configuration."""
+        if network.config != self.model:
+            raise WeightsError(f"the weights are of another configuration than preset {self.model.name}")
+        state = network.state_dict()
+        self.network.load_state_dict(state)
+        self.ema.load(state)
+
     def load(self, path: Path) -> None:
         """Continue from a checkpoint, exactly where it stood.
 

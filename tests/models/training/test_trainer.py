@@ -12,7 +12,7 @@ from avcall.errors import InputError, WeightsError
 from models.config import ModelConfig
 from models.discriminator import DiscriminatorConfig
 from models.training.trainer import TrainConfig, Trainer
-from tests.models.tiny import TINY_LIVE, write_prepared
+from tests.models.tiny import TINY_LIVE, random_network, write_prepared
 
 CONFIG = TrainConfig(
     batch=2,
@@ -151,3 +151,13 @@ def test_a_full_disk_keeps_the_last_checkpoint(
     assert "\n" not in str(caught.value)
     assert trainer.checkpoint_path.read_bytes() == before
     assert sorted(p.name for p in trainer.out.glob("checkpoint*")) == ["checkpoint.pt"]
+
+
+def test_a_run_may_begin_with_trained_weights(data: Path, tmp_path: Path) -> None:
+    trained = random_network(TINY_LIVE, seed=5)
+    trainer = make(data, tmp_path / "run")
+    trainer.start_from(trained)
+    assert_same(trainer.network.state_dict(), trained.state_dict())
+    assert_same(trainer.ema.state, trained.state_dict())
+    with pytest.raises(WeightsError, match="another configuration"):
+        trainer.start_from(random_network(dataclasses.replace(TINY_LIVE, audio_prior=False)))
