@@ -27,6 +27,8 @@ WEIGHTS_FORMAT = 1
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "live"
 WEIGHTS_VARIABLE = "AVCALL_WEIGHTS"  # environment variable that names another weights folder
 MOTION_TABLES_NAME = "motion.safetensors"
+# A pinned thread waits for its core while the rest of the call has it, and its partner spins meanwhile.
+OPENVINO_CONFIG = json.dumps({"CPU": {"ENABLE_CPU_PINNING": "NO"}})
 MAX_MANIFEST_BYTES = 64 * 1024
 CUDA, OPENVINO, PLAIN_CPU = "CUDAExecutionProvider", "OpenVINOExecutionProvider", "CPUExecutionProvider"
 
@@ -114,7 +116,12 @@ def _session_options(threads: int) -> ort.SessionOptions:
 def _cpu_providers(threads: int) -> list[Any]:
     if OPENVINO not in ort.get_available_providers():
         return [PLAIN_CPU]
-    options = {"device_type": "CPU", "precision": "FP32", "num_of_threads": str(threads)}
+    options = {
+        "device_type": "CPU",
+        "precision": "FP32",
+        "num_of_threads": str(threads),
+        "load_config": OPENVINO_CONFIG,
+    }
     return [(OPENVINO, options), PLAIN_CPU]
 
 
