@@ -70,9 +70,7 @@ class FakeCodec:
 
 def fake_anchor(name: str = "h266-lowdelay") -> Steered:
     """An encoder whose rate is 1000 / quality kbit/s."""
-    anchor = Anchor(
-        name, "fake", "fake", worst=100, best=10, step=20, options=lambda preset, quality: [str(quality)]
-    )
+    anchor = Anchor(name, "fake", "fake", (100, 80, 60, 40, 20), lambda preset, quality: [str(quality)])
     return Steered(anchor, lambda quality: FakeCodec(name, quality))
 
 

@@ -5,6 +5,7 @@ is run as a program of its own and never linked.
 """
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,8 @@ from avcall.errors import InputError
 REMEDY = "pip install imageio-ffmpeg==0.8.1"
 TIMEOUT_S = 1_800.0  # one encode of a long clip at a slow preset, on a busy machine
 MAX_ERROR_CHARS = 200
+# As libvvenc, x265 and SVT-AV1 print them.
+_VERSION = re.compile(r"(libvvenc version: \S+|HEVC encoder version \S+|SVT-AV1 Encoder Lib \S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,28 @@ class FFmpeg:
             lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
             raise InputError(f"FFmpeg failed: {lines[0][:MAX_ERROR_CHARS]}")
         return done.stdout
+
+    def encoder_version(self, encoder: str) -> str:
+        """The version that an encoder names when it codes a small grey picture; 'unknown' if it names none."""
+        source = ["-f", "lavfi", "-i", "color=gray:s=64x64:d=0.08:r=25", "-pix_fmt", "yuv420p10le"]
+        command = [
+            str(self.path),
+            "-hide_banner",
+            "-v",
+            "verbose",
+            *source,
+            "-c:v",
+            encoder,
+            "-f",
+            "null",
+            "-",
+        ]
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            return "unknown"
+        named = _VERSION.search(done.stderr.decode(errors="replace"))
+        return named.group(1) if named else "unknown"
 
 
 @cache

@@ -1,7 +1,7 @@
 """Rates of an encoder that is steered by a quality: a sweep for the curve, a bisection for one rate."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from avcall.errors import InputError
@@ -9,6 +9,7 @@ from avcall.errors import InputError
 TOLERANCE = 0.03
 MAX_TRIES = 8
 MAX_SWEEP_KBPS = 60.0
+AIM = 1.1  # of that, for the last point of a sweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +20,19 @@ class Tried:
     kbps: float
 
 
-def sweep(worst: float, best: float, step: float, rate_at: Callable[[float], float]) -> Iterator[Tried]:
-    """From the lowest rate that there is up to the first above 60 kbit/s, quality by quality."""
-    quality = worst
-    while quality >= best:
-        tried = Tried(quality, rate_at(quality))
-        yield tried
-        if tried.kbps >= MAX_SWEEP_KBPS:
+def sweep(qualities: Sequence[float], rate_at: Callable[[float], float]) -> Iterator[Tried]:
+    """From the lowest rate that there is up to the first above 60 kbit/s, quality by quality.
+
+    `qualities` fall. Where the next one would go far beyond, one in between is tried that should not: high
+    rates take the longest to make.
+    """
+    tried: list[Tried] = []
+    for planned in qualities:
+        quality = _not_beyond(planned, tried)
+        tried.append(Tried(quality, rate_at(quality)))
+        yield tried[-1]
+        if tried[-1].kbps >= MAX_SWEEP_KBPS:
             return
-        quality -= step
 
 
 def match_rate(
@@ -64,6 +69,18 @@ def match_rate(
 def is_matched(tried: Tried, target_kbps: float) -> bool:
     """Whether the rate is within the tolerance."""
     return abs(tried.kbps / target_kbps - 1) <= TOLERANCE
+
+
+def _not_beyond(planned: float, tried: list[Tried]) -> float:
+    """The planned quality, or a whole one that should give `AIM` of the sweep's end where it gives more."""
+    if len(tried) < 2:
+        return planned
+    before, last = tried[-2:]
+    slope = math.log(last.kbps / before.kbps) / (before.quality - last.quality)
+    if slope <= 0:
+        return planned
+    aimed = last.quality - math.log(MAX_SWEEP_KBPS * AIM / last.kbps) / slope
+    return min(max(planned, float(math.floor(aimed))), last.quality - 1)
 
 
 def _between(tried: list[Tried], target_kbps: float) -> float:

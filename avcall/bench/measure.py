@@ -115,7 +115,7 @@ class ClipMeasurement:
             return points[-1].rates.video.kbps
 
         try:
-            for _ in sweep(anchor.worst, anchor.best, anchor.step, rate_at):
+            for _ in sweep(anchor.qualities, rate_at):
                 pass
         except AvcallError as error:
             self._omit(f"{anchor.name}: the rest of the sweep", error)
@@ -153,7 +153,7 @@ class ClipMeasurement:
             return kept
         known = [Tried(p.quality, p.rates.video.kbps) for p in curve if p.quality is not None]
         try:
-            found = match_rate(target_kbps, known, steered.anchor.best, rate_at)
+            found = match_rate(target_kbps, known, steered.anchor.qualities[-1], rate_at)
             codec = steered.codec(found.quality)
             result = coded.get(found.quality) or codec.encode(self._clip)
             return self._finish(

@@ -128,7 +128,8 @@ def _commands(results: Results) -> Table:
         if point.role is Role.MATCHED:
             found[point.codec] = point
     rows = [(codec, f"{point.encode_fps:.0f}", point.command) for codec, point in found.items()]
-    return Table("How each was run", ("codec", "frames a second", "command"), tuple(rows))
+    versions = "; ".join(results.settings["encoders"].values())
+    return Table("How each was run", ("codec", "frames a second", "command"), tuple(rows), versions)
 
 
 def _embedded(data: bytes, kind: str) -> str:

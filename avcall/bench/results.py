@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from avcall.bench.ffmpeg import find_ffmpeg
 from avcall.bench.measure import ClipResult, Omission
 from avcall.bench.measures import MEASURES, QUOTED
 from avcall.bench.plan import BenchConfig, Plan
@@ -57,7 +58,7 @@ def make_results(
         *(("Sync: no --syncnet file",) if config.syncnet is None else ()),
     ]
     return Results(
-        settings=_settings(config),
+        settings=_settings(config) | {"encoders": _encoders(plan)},
         clips=tuple(clips),
         averages=tuple(found),
         cross=tuple(averages([point for clip in clips for point in clip.cross], store)),
@@ -85,6 +86,15 @@ def _settings(config: BenchConfig) -> dict[str, Any]:
             "motion_kbps": PAPER_MOTION_BITS * FRAME_RATE / 1000,
         },
     }
+
+
+def _encoders(plan: Plan) -> dict[str, str]:
+    """Version of FFmpeg and of each of its encoders that was used."""
+    if not plan.steered:
+        return {}
+    ffmpeg = find_ffmpeg()
+    names = dict.fromkeys(one.anchor.encoder for one in plan.steered)
+    return {"ffmpeg": ffmpeg.version} | {name: ffmpeg.encoder_version(name) for name in names}
 
 
 def _version(package: str) -> str | None:

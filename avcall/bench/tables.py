@@ -21,6 +21,7 @@ REGIONS = tuple(f"{part}_{name}" for part in ("face", "mouth") for name in ("l1"
 # the lips; its figures are on VoxCeleb with Inception's FID and are not the measures of the same name here.
 SAME_IDENTITY = ("l1", "psnr", "ssim", "st_lpips_vgg", "fd_effnet", "fid", "lmd", "aed", "lse_d", "lse_c")
 CROSS_IDENTITY = ("fd_effnet", "fid", "lmd", "aed", "lse_d", "lse_c", "face_lost")
+WIDE = 120  # columns, where it is not a terminal that says how many
 CALL_ANCHOR = "h266-lowdelay"
 ACCOUNTING_TITLES = {"motion": "motion alone", "payload": "whole payload", "wire": "on the wire, both ways"}
 
@@ -92,16 +93,14 @@ def rates_table(title: str, rows: Sequence[Average | Point], results: Results) -
             f"{row.rates.up.kbps:.1f}",
             f"{row.rates.down.kbps:.1f}",
             *_both(row.rates.wire),
-            f"{row.encode_fps:.0f}",
-            _off(row),
         )
         for row in rows
     ]
-    columns = ("", "motion", "BPP", "payload", "BPP", "up", "down", "wire", "BPP", "enc fps", "off target")
+    columns = ("", "motion", "BPP", "payload", "BPP", "up", "down", "wire", "BPP")
     note = (
         "kbit/s. motion: without the keyframe (a conventional codec: without its first picture) and without "
         "speech. payload: with keyframe and speech. up, down, wire: every header, control message and "
-        "acknowledgement."
+        "acknowledgement. In brackets: how far an anchor's pictures are from the bits of avcall's."
     )
     return Table(title, columns, tuple(cells), note, _bold(rows, results))
 
@@ -181,7 +180,7 @@ def omissions_table(results: Results) -> Table:
 def label(row: Average | Point) -> str:
     """Codec and setting."""
     if row.role is Role.MATCHED:
-        return f"{row.codec} at avcall's rate"
+        return f"{row.codec} ({(row.off_target or 0.0) * 100:+.1f} %)"
     if row.role is Role.STILL:
         return "the keyframe, unmoved"
     return f"{row.codec} {row.setting}"
@@ -207,15 +206,20 @@ def print_tables(console: Console, results: Results) -> None:
     """All tables, in the terminal."""
     for table in brief_tables(results):
         shown_table = RichTable(
-            title=table.title, caption=table.note or None, box=box.SIMPLE_HEAD, title_justify="left"
+            title=table.title,
+            caption=table.note or None,
+            box=box.SIMPLE_HEAD,
+            title_justify="left",
+            caption_justify="left",
         )
-        shown_table.caption_justify = "left"
         for number, column in enumerate(table.columns):
             left = number == 0 or table.title == "Left out"
-            shown_table.add_column(column, justify="left" if left else "right", overflow="fold")
+            shown_table.add_column(
+                column, justify="left" if left else "right", overflow="fold", no_wrap=number > 0 and not left
+            )
         for number, row in enumerate(table.rows):
             shown_table.add_row(*row, style="bold" if number in table.bold else "")
-        console.print(shown_table)
+        console.print(shown_table, width=None if console.is_terminal else WIDE, crop=False)
     if headline(results):
         console.print(headline(results), highlight=False, style="bold")
     for missing in results.not_computed:
@@ -236,10 +240,6 @@ def _bold(rows: Sequence[Average | Point], results: Results) -> frozenset[int]:
 
 def _both(rate: Rate) -> tuple[str, str]:
     return f"{rate.kbps:.1f}", f"{rate.bpp:.4f}"
-
-
-def _off(row: Average | Point) -> str:
-    return "" if row.off_target is None else f"{row.off_target * 100:+.1f} %"
 
 
 def _values(scores: Scores, keys: Sequence[str]) -> tuple[str, ...]:

@@ -42,15 +42,13 @@ _TEMPORAL_DELIMITER_BYTES = 2  # AV1 section 5.6: framing for files; RTP leaves 
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """One way to run one encoder. `quality` of 0 is the best, `worst` the fewest bits; `step` is that of a
-    sweep. `options(preset, quality)` are FFmpeg's."""
+    """One way to run one encoder. `qualities` are those of a sweep, from the fewest bits on, as QP and CRF
+    count them; `options(preset, quality)` are FFmpeg's."""
 
     name: str
     encoder: str
     container: str
-    worst: float
-    best: float
-    step: float
+    qualities: tuple[float, ...]
     options: Callable[[str, float], list[str]]
 
 
@@ -76,21 +74,15 @@ def _av1(_preset: str, quality: float) -> list[str]:
     return ["-preset", "4", "-g", "99999", "-svtav1-params", f"lp=1:crf={quarters:g}"]
 
 
+_QPS = (63, 51, 45, 39, 33, 27, 21)  # between 63 and 51 the rate hardly moves
+_LOWDELAY = "gopsize=8:picreordering=0:decodingrefreshtype=none"
 ANCHORS: dict[str, tuple[Anchor, ...]] = {
     "h266": (
-        Anchor(
-            "h266-lowdelay",
-            "libvvenc",
-            "vvc",
-            worst=63,
-            best=20,
-            step=6,
-            options=_h266("gopsize=8:picreordering=0:decodingrefreshtype=none"),
-        ),
-        Anchor("h266-randomaccess", "libvvenc", "vvc", worst=63, best=20, step=6, options=_h266("")),
+        Anchor("h266-lowdelay", "libvvenc", "vvc", _QPS, _h266(_LOWDELAY)),
+        Anchor("h266-randomaccess", "libvvenc", "vvc", _QPS, _h266("")),
     ),
-    "hevc": (Anchor("hevc-randomaccess", "libx265", "hevc", worst=51, best=12, step=6, options=_hevc),),
-    "av1": (Anchor("av1-randomaccess", "libsvtav1", "obu", worst=70, best=20, step=8, options=_av1),),
+    "hevc": (Anchor("hevc-randomaccess", "libx265", "hevc", (51, 45, 39, 33, 27, 21), _hevc),),
+    "av1": (Anchor("av1-randomaccess", "libsvtav1", "obu", (70, 62, 54, 46, 38, 30), _av1),),
 }
 
 

@@ -25,6 +25,10 @@ def test_the_wheel_brings_every_encoder() -> None:
     found = find_ffmpeg()
     assert {"libvvenc", "libx265", "libsvtav1"} <= found.encoders
     assert found.version.startswith("ffmpeg version")
+    assert found.encoder_version("libvvenc").startswith("libvvenc version: 1.")
+    assert found.encoder_version("libx265").startswith("HEVC encoder version")
+    assert found.encoder_version("libsvtav1").startswith("SVT-AV1 Encoder Lib")
+    assert found.encoder_version("no such encoder") == "unknown"
 
 
 def test_an_ffmpeg_without_libvvenc_names_the_command_that_brings_it(

@@ -15,14 +15,20 @@ def halving(every: float) -> Callable[[float], float]:
 
 
 def test_a_sweep_starts_at_the_lowest_rate_and_ends_above_60() -> None:
-    points = list(sweep(63, 20, 6, halving(6)))
+    points = list(sweep((63, 57, 51, 45, 39, 33, 27, 21), halving(6)))
     assert points[0] == Tried(63, 5.0)
+    assert [point.quality for point in points[:4]] == [63, 57, 51, 45]
     assert points[-2].kbps < 60 <= points[-1].kbps
-    assert [point.quality for point in points] == [63 - 6 * i for i in range(len(points))]
+
+
+def test_a_sweep_does_not_waste_time_far_above_60() -> None:
+    points = list(sweep((63, 51, 39, 27, 15), halving(6)))  # 39 gives 80 kbit/s
+    assert [point.quality for point in points] == [63, 51, 40]
+    assert 60 <= points[-1].kbps < 75
 
 
 def test_a_sweep_ends_at_the_best_quality() -> None:
-    assert [point.quality for point in sweep(63, 50, 6, halving(60))] == [63, 57, 51]
+    assert [point.quality for point in sweep((63, 57, 51), halving(60))] == [63, 57, 51]
 
 
 @pytest.mark.parametrize("target_kbps", [5.1, 9.7, 24.0, 47.0, 61.0])

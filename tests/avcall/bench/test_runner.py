@@ -59,6 +59,7 @@ def test_a_whole_run_writes_its_files_and_returns_0(films: list[Path], tmp_path:
     assert [clip["name"] for clip in results["clips"]] == ["a", "b"]
     assert results["default"] == ["avcall-fake", "q37"]
     assert {v["accounting"] for v in results["verdicts"]} == {"motion", "payload", "wire"}
+    assert results["settings"]["encoders"]["ffmpeg"].startswith("ffmpeg version")
     point = results["clips"][0]["points"][0]
     assert point["rates"]["payload"]["kbps"] > point["rates"]["motion"]["kbps"]
     assert results["settings"]["seconds"] is None and results["settings"]["versions"]["numpy"]
