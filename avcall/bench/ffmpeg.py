@@ -46,7 +46,7 @@ class FFmpeg:
         return done.stdout
 
     def encoder_version(self, encoder: str) -> str:
-        """The version that an encoder names when it codes a small grey picture; 'unknown' if it names none."""
+        """The version that an encoder names when it codes a grey picture, or 'unknown'."""
         source = ["-f", "lavfi", "-i", "color=gray:s=64x64:d=0.08:r=25", "-pix_fmt", "yuv420p10le"]
         command = [
             str(self.path),
