@@ -6,7 +6,7 @@ Every point runs on one core, and as many at once as there are cores.
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +35,8 @@ from models.runtime import Device, ModelRuntime
 from sender.photo import load_photo
 
 EXIT_DONE, EXIT_INCOMPLETE, EXIT_INTERRUPTED = 0, 1, 130
-SWEEP_POINTS = 7  # what a sweep usually takes, for the time left
+SWEEP_POINTS = 6  # what a sweep usually takes, for the time left
+CLIPS_AT_ONCE = 2  # while one is cut or shown, the other keeps the cores busy
 
 
 class _Runtimes:
@@ -68,8 +69,15 @@ def run_bench(console: Console, config: BenchConfig) -> int:
     omissions = [Omission("every clip", name, reason) for name, reason in work.plan.missing]
     done: list[ClipResult] = []
     try:
-        with _pool(config.jobs) as pool, _progress(console) as progress:
-            done.extend(_measured(config, work, pool, progress, omissions))
+        # The inner pool ends first: what a clip's thread still waits for is cancelled.
+        with _pool(CLIPS_AT_ONCE) as clips, _pool(config.jobs) as pool, _progress(console) as progress:
+            clip_run = _ClipRun(config, work, pool, progress)
+            futures = [clips.submit(clip_run.measure, number) for number in range(len(config.clips))]
+            for outcome in (future.result() for future in futures):
+                if isinstance(outcome, Omission):
+                    omissions.append(outcome)
+                else:
+                    done.append(outcome)
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from here", highlight=False)
         return EXIT_INTERRUPTED
@@ -96,27 +104,49 @@ def _prepare(config: BenchConfig) -> Workshop:
     return Workshop(plan, judge, Store(config.out), scoring, cross)
 
 
-def _measured(
-    config: BenchConfig,
-    work: Workshop,
-    pool: ThreadPoolExecutor,
-    progress: Progress,
-    omissions: list[Omission],
-) -> Iterator[ClipResult]:
-    """The result of every clip that can be used; the others are left out and named."""
-    expected = len(work.plan.fixed) + (SWEEP_POINTS + 1) * len(work.plan.steered)
-    bar = progress.add_task("", total=expected * len(config.clips))
-    names: dict[str, int] = {}
-    for number, path in enumerate(config.clips, start=1):
-        progress.update(bar, description=f"{path.stem} ({number} of {len(config.clips)})")
-        count = names[path.stem] = names.get(path.stem, 0) + 1
+class _ClipRun:
+    """Takes the clips of a run through the codecs; `measure` is called from several threads."""
+
+    def __init__(
+        self, config: BenchConfig, work: Workshop, pool: ThreadPoolExecutor, progress: Progress
+    ) -> None:
+        self._config, self._work, self._pool, self._progress = config, work, pool, progress
+        self._expected = len(work.plan.fixed) + (SWEEP_POINTS + 1) * len(work.plan.steered)
+        self._lock = threading.Lock()
+        self._total = self._expected * len(config.clips)
+        self._bar = progress.add_task("", total=self._total)
+        self._names = _names(config.clips)
+
+    def measure(self, number: int) -> ClipResult | Omission:
+        """The result of the clip of that number, or why it cannot be used."""
+        path, points = self._config.clips[number], 0
+
+        def on_point() -> None:
+            nonlocal points
+            points += 1
+            self._progress.advance(self._bar)
+
+        description = f"{path.stem} ({number + 1} of {len(self._config.clips)})"
+        self._progress.update(self._bar, description=description)
         try:
-            clip = load_clip(path, config.seconds, path.stem if count == 1 else f"{path.stem}-{count}")
+            clip = load_clip(path, self._config.seconds, self._names[number])
+            return ClipMeasurement(clip, self._work, on_point).run(self._pool)
         except AvcallError as error:
-            omissions.append(Omission(path.name, WHOLE_CLIP, str(error)))
-        else:
-            yield ClipMeasurement(clip, work, lambda: progress.advance(bar)).run(pool)
-        progress.update(bar, completed=expected * number)
+            return Omission(path.name, WHOLE_CLIP, str(error))
+        finally:
+            with self._lock:
+                self._total += points - self._expected
+            self._progress.update(self._bar, total=self._total)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A name for each clip: its file's, with a number behind it where that repeats."""
+    counts: dict[str, int] = {}
+    names = []
+    for path in paths:
+        count = counts[path.stem] = counts.get(path.stem, 0) + 1
+        names.append(path.stem if count == 1 else f"{path.stem}-{count}")
+    return names
 
 
 @contextmanager
