@@ -22,6 +22,7 @@ REGIONS = tuple(f"{part}_{name}" for part in ("face", "mouth") for name in ("l1"
 SAME_IDENTITY = ("l1", "psnr", "ssim", "st_lpips_vgg", "fd_effnet", "fid", "lmd", "aed", "lse_d", "lse_c")
 CROSS_IDENTITY = ("fd_effnet", "fid", "lmd", "aed", "lse_d", "lse_c", "face_lost")
 WIDE = 120  # columns, where it is not a terminal that says how many
+LABEL_COLUMNS = 12  # at least, for the names of the rows
 CALL_ANCHOR = "h266-lowdelay"
 ACCOUNTING_TITLES = {"motion": "motion alone", "payload": "whole payload", "wire": "on the wire, both ways"}
 
@@ -203,23 +204,29 @@ def crossing(reading: Reading | None) -> str:
 
 
 def print_tables(console: Console, results: Results) -> None:
-    """All tables, in the terminal."""
+    """All tables, in the terminal; a file gets them at full width."""
+    if not console.is_terminal and console.width < WIDE:
+        console = Console(file=console.file, width=WIDE)
     for table in brief_tables(results):
         shown_table = RichTable(
             title=table.title,
             caption=table.note or None,
             box=box.SIMPLE_HEAD,
+            pad_edge=False,
             title_justify="left",
             caption_justify="left",
         )
         for number, column in enumerate(table.columns):
             left = number == 0 or table.title == "Left out"
             shown_table.add_column(
-                column, justify="left" if left else "right", overflow="fold", no_wrap=number > 0 and not left
+                column,
+                justify="left" if left else "right",
+                overflow="fold",
+                min_width=LABEL_COLUMNS if number == 0 else None,
             )
         for number, row in enumerate(table.rows):
             shown_table.add_row(*row, style="bold" if number in table.bold else "")
-        console.print(shown_table, width=None if console.is_terminal else WIDE, crop=False)
+        console.print(shown_table)
     if headline(results):
         console.print(headline(results), highlight=False, style="bold")
     for missing in results.not_computed:
