@@ -14,6 +14,7 @@ from avcall.errors import InputError
 from avcall.types import FRAME_RATE, FRAME_SIZE_PX, SAMPLE_RATE_HZ, F32Array, Pcm, U8Image
 from models.mel import mel_window
 from models.priors import LIPS_OUTER, PRIOR_SIZE_PX, draw_mesh
+from models.training.expressions import telling_frames
 from models.training.prepare import LANDMARK_SCALE
 
 # Landmarks that the keypoints are drawn to: nose, mouth corners, inner lips, upper eyelids, chin, forehead.
@@ -26,7 +27,7 @@ HULL_WEIGHT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """Augmentation and modality dropout."""
+    """Augmentation, modality dropout, and `telling`: the share of driving frames with closed eyes or wide mouths."""
 
     max_scale: float = 0.10
     max_shift: float = 0.06
@@ -35,6 +36,7 @@ class DataConfig:
     no_audio: float = 0.15
     no_mesh: float = 0.08
     no_mask: float = 0.08
+    telling: float = 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Clip:
             self._landmarks, self._mask = file["landmarks"], file["mask"]
             self.pcm: Pcm = file["pcm"]
         self.name = path.stem
+        self.telling = telling_frames(self._landmarks.astype(np.float32))
 
     def __len__(self) -> int:
         return len(self._offset) - 1
@@ -170,6 +173,8 @@ class PairSampler:
         c, rng = self._config, self.rng
         clip = self._clips[rng.choice(len(self._clips), p=self._share)]
         indices = rng.choice(len(clip), 2, replace=False)
+        if clip.telling and rng.random() < c.telling:
+            indices[1] = rng.choice(clip.telling)
         matrix, flipped = self._transform()
         jitter = self._jitter()
         pictures, points, priors = [], [], []

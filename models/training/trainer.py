@@ -1,6 +1,7 @@
 """The training loop: Lightning Fabric, EMA weights, checkpoints that resume, scalars and sample pictures."""
 
 import dataclasses
+import math
 import os
 import pickle
 import time
@@ -31,13 +32,15 @@ CHECKPOINT_SECONDS = 600.0
 LOG_EVERY = 20  # steps
 SAMPLE_EVERY = 500  # steps
 CHECKPOINT_FORMAT = 1
+FINAL_SHARE = 0.02  # of the learning rate, at the end of its decay
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
     """One run. `sizes` are (picture size, from which step on), in rising order.
 
-    `adversarial_from` is the step at which the discriminator joins, or None for never.
+    `adversarial_from` is the step at which the discriminator joins, or None for never. From the first to the
+    second step of `decay` the learning rate falls to `FINAL_SHARE` of itself, along half a cosine.
     """
 
     batch: int = 8
@@ -47,6 +50,7 @@ class TrainConfig:
     sizes: tuple[tuple[int, int], ...] = ((128, 0), (256, 4000))
     losses: LossConfig = dataclasses.field(default_factory=LossConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    decay: tuple[int, int] | None = None
     adversarial_from: int | None = None
     discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
     discriminator_learning_rate: float = 2e-4
@@ -54,6 +58,15 @@ class TrainConfig:
     def size_at(self, step: int) -> int:
         """Picture size in pixels at a step."""
         return next(size for size, start in reversed(self.sizes) if step >= start)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Of Adam, at a step."""
+        if self.decay is None:
+            return self.learning_rate
+        first, last = self.decay
+        done = min(max((step - first) / max(last - first, 1), 0.0), 1.0)
+        share = FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * done)) / 2
+        return self.learning_rate * share
 
 
 class Ema:
@@ -189,6 +202,8 @@ class Trainer:
         return self.adversary if start is not None and self.step >= start else None
 
     def _one_step(self, batch: Batch) -> tuple[dict[str, Tensor], Picture]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate_at(self.step)
         total, parts, picture = self.step_module(batch, self.step)
         adversary, real = self._adversary_now(), batch.pictures[:, 1]
         if adversary is not None:
