@@ -27,7 +27,10 @@ HULL_WEIGHT = 2.0
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """Augmentation, modality dropout, and `telling`: the share of driving frames with closed eyes or wide mouths."""
+    """Augmentation and modality dropout.
+
+    `telling` is how often the driving frame is one with closed eyes or a wide mouth, where its clip has any.
+    """
 
     max_scale: float = 0.10
     max_shift: float = 0.06
