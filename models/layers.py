@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from models.config import HourglassConfig
 
 MIN_DETERMINANT = 1e-2  # jacobians nearer to singular than this are pushed away before they are inverted
+LIFT = 1.1  # of that, where they are pushed to: room for rounding
+MAX_JACOBIAN = 16.0  # as on the wire; beyond it float32 could not tell such a determinant from 0
+NO_ROTATION = 1e-8  # squared length below which a rotation has no direction
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -55,12 +58,24 @@ def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
 
 
 def guard_jacobian(jacobian: Tensor) -> Tensor:
-    """Keep (..., 2, 2) invertible: where |det| is below `MIN_DETERMINANT`, widen the diagonal."""
-    a, d = jacobian[..., 0, 0], jacobian[..., 1, 1]
-    det = a * d - jacobian[..., 0, 1] * jacobian[..., 1, 0]
-    nudge = (det.abs() < MIN_DETERMINANT).to(jacobian.dtype) * 0.2
-    eye = torch.eye(2, device=jacobian.device, dtype=jacobian.dtype)
-    return jacobian + nudge[..., None, None] * eye
+    """(..., 2, 2) with |det| of at least `MIN_DETERMINANT`; matrices that have it stay as they are.
+
+    A matrix is a scaled rotation plus a scaled reflection, and its determinant is the difference of their
+    squared lengths. Where that is too near 0, the rotation is lengthened until it is positive and large
+    enough: the direction of both parts stays. Entries are cut at `MAX_JACOBIAN` first.
+    """
+    jacobian = jacobian.clamp(-MAX_JACOBIAN, MAX_JACOBIAN)
+    a, b, c, d = jacobian[..., 0, 0], jacobian[..., 0, 1], jacobian[..., 1, 0], jacobian[..., 1, 1]
+    cos, sin, u, v = (a + d) / 2, (c - b) / 2, (a - d) / 2, (b + c) / 2
+    length2 = cos**2 + sin**2
+    # A reflection alone has no rotation to lengthen: it gets one by 0 degrees.
+    has_none = length2 < NO_ROTATION
+    wanted = torch.sqrt(u**2 + v**2 + MIN_DETERMINANT * LIFT)
+    stretch = wanted / torch.sqrt(length2.clamp(min=NO_ROTATION))
+    cos, sin = torch.where(has_none, wanted, cos * stretch), torch.where(has_none, 0.0, sin * stretch)
+    rows = [torch.stack([cos + u, v - sin], -1), torch.stack([sin + v, cos - u], -1)]
+    singular = (a * d - b * c).abs() < MIN_DETERMINANT
+    return torch.where(singular[..., None, None], torch.stack(rows, -2), jacobian)
 
 
 def invert_2x2(matrix: Tensor) -> Tensor:

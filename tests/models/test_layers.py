@@ -1,10 +1,12 @@
 """The shared blocks, against the plainest way to compute the same."""
 
-import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from models.config import HourglassConfig
 from models.layers import (
+    MAX_JACOBIAN,
     MIN_DETERMINANT,
     Hourglass,
     guard_jacobian,
@@ -46,14 +48,49 @@ def test_the_closed_form_inverse_is_the_inverse() -> None:
     torch.testing.assert_close(invert_2x2(matrices), torch.linalg.inv(matrices), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("matrix", [[[0.0, 0.0], [0.0, 0.0]], [[0.5, 0.5], [0.5, 0.5]]])
-def test_a_singular_jacobian_is_pushed_away(matrix: list[list[float]]) -> None:
-    assert torch.linalg.det(guard_jacobian(torch.tensor(matrix))).abs() >= MIN_DETERMINANT
+HOSTILE = st.one_of(st.floats(-1e3, 1e3, width=32), st.sampled_from([0.0, 1.0, -1.0, 1e-6, 16.0, -16.0]))
+
+
+@given(st.tuples(HOSTILE, HOSTILE, HOSTILE, HOSTILE))
+@example((0.0, 0.0, 0.0, 0.0))
+@example((1.0, 0.0, 0.0, -0.005))  # a reflection, nearly flat
+@example((0.0, 0.1, 0.1, 0.0))  # a small reflection alone
+@example((0.5, 0.5, 0.5, 0.5))  # rank 1
+@example((16.0, 16.0, 16.0, 16.0))
+@example((0.1, 0.0, 0.0, -0.1))  # the old remedy, 0.2 on the diagonal, made it no better
+@example((-0.1, 0.0, 0.0, -0.05))  # and this one worse
+def test_no_jacobian_stays_singular(entries: tuple[float, float, float, float]) -> None:
+    matrix = torch.tensor(entries).view(2, 2)
+    guarded = guard_jacobian(matrix)
+    determinant = torch.linalg.det(guarded.double())
+    cut = matrix.clamp(-MAX_JACOBIAN, MAX_JACOBIAN)
+    assert determinant.abs() >= MIN_DETERMINANT * 0.95  # the guard judges in float32
+    assert invert_2x2(guarded).isfinite().all()
+    changed = not torch.equal(guarded, cut)
+    assert changed == bool((cut[0, 0] * cut[1, 1] - cut[0, 1] * cut[1, 0]).abs() < MIN_DETERMINANT)
+    assert not changed or determinant > 0
+
+
+def test_the_guard_keeps_the_directions_of_what_it_changes() -> None:
+    flat = torch.tensor([[0.8, -0.6], [0.6, 0.8]]) @ torch.diag(torch.tensor([1.2, 0.001]))
+    guarded = guard_jacobian(flat)
+    assert (guarded - flat).abs().max() < 0.02
+
+
+def test_the_guard_lets_gradients_through() -> None:
+    matrices = torch.tensor([[[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, -1.0]], [[1.0, 1.0], [1.0, 1.0]]])
+    matrices.requires_grad_()
+    guard_jacobian(matrices).sum().backward()
+    assert matrices.grad is not None
+    assert matrices.grad.isfinite().all()
 
 
 def test_a_regular_jacobian_is_left_alone() -> None:
     matrices = keypoints(1)[1]
     assert torch.equal(guard_jacobian(matrices), matrices)
+    assert torch.equal(
+        guard_jacobian(-matrices[..., [1, 0], :]), -matrices[..., [1, 0], :]
+    )  # reflections too
 
 
 def test_an_hourglass_keeps_the_size_and_hands_its_input_through() -> None:
