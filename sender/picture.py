@@ -9,8 +9,9 @@ from functools import partial
 
 from avcall.errors import KeyframeError, NoFaceError
 from avcall.types import AccessUnit, FaceCrop, Keypoints, VideoFrame
+from models.retarget import Retarget
 from sender.background import Background
-from sender.detect import Detector, Retarget
+from sender.detect import Detector
 from sender.encode import EncodedKeyframe, KeyframeEncoder, encode_motion
 from sender.preview import Previewer
 from sender.references import Estimate

@@ -7,7 +7,6 @@ import numpy as np
 
 from avcall.bench.clip import Clip
 from avcall.bench.codec import Coded, Decoded
-from avcall.bench.measures import Scores
 from avcall.bench.plan import Plan, Steered
 from avcall.bench.rates import clip_bill
 from avcall.bench.score import Reference, Scored
@@ -15,6 +14,8 @@ from avcall.bench.store import Point, Role
 from avcall.bench.video_codecs import Anchor
 from avcall.errors import InputError
 from avcall.types import FRAME_MS, U8Image
+from models.metrics.measures import Scores
+from models.metrics.sets import Features
 from tests.clips import tone
 from tests.fakes import make_crop
 
@@ -84,18 +85,18 @@ class FakeJudge:
 
     def reference(self, clip: Clip) -> Reference:
         frames = clip.frames
-        return Reference(clip, frames, [], self._features(frames), None)
+        return Reference(clip, frames, (), self._features(frames))
 
     def score(self, reference: Reference, decoded: U8Image) -> Scored:
         difference = float(np.abs(decoded.astype(float) - reference.frames).mean())
         scores = Scores(
             l1=difference / 255, psnr=60 - difference, st_lpips_vgg=difference / 100, lmd=difference
         )
-        return Scored(scores, self._features(decoded), None)
+        return Scored(scores, self._features(decoded))
 
     @staticmethod
-    def _features(frames: U8Image) -> np.ndarray:
-        return frames[:, :2, :2, 0].reshape(len(frames), 4).astype(np.float32)
+    def _features(frames: U8Image) -> Features:
+        return Features(frames[:, :2, :2, 0].reshape(len(frames), 4).astype(np.float32))
 
 
 def make_point(codec: str, kbps: float, psnr: float, **changes: object) -> Point:

@@ -9,11 +9,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-from avcall.bench.measures import BY_KEY, DRAWN
-from avcall.bench.rd import Better
 from avcall.bench.results import Results
 from avcall.bench.store import Role
 from avcall.bench.verdict import Average
+from models.metrics.measures import BY_KEY, DRAWN, Better
 
 PANELS = (("payload", "whole payload, kbit/s"), ("wire", "on the wire, both ways, kbit/s"))
 COLOURS = ("#d62728", "#ff7f0e", "#1f77b4", "#17becf", "#2ca02c", "#9467bd", "#8c564b", "#7f7f7f")

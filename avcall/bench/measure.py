@@ -15,7 +15,7 @@ from avcall.bench.matching import Tried, match_rate, sweep
 from avcall.bench.plan import Plan, Steered
 from avcall.bench.score import Judge, Reference, Scored
 from avcall.bench.still import StillCodecRow
-from avcall.bench.store import Features, Point, Role, Store, fingerprint_of
+from avcall.bench.store import Point, Role, Store, fingerprint_of
 from avcall.errors import AvcallError
 
 MATCHED = "matched"  # the setting under which an anchor at avcall's rate is kept
@@ -258,8 +258,7 @@ class ClipMeasurement:
         fingerprint = fingerprint_of(clip=self._clip.digest, scoring=self._scoring)
         if not self._store.has_original(self._clip.name, fingerprint):
             reference = self._original()
-            features = Features(reference.effnet, reference.inception)
-            self._store.save_original(self._clip.name, fingerprint, features)
+            self._store.save_original(self._clip.name, fingerprint, reference.features)
 
     def _fingerprint(self, codec: Codec, **more: object) -> str:
         return fingerprint_of(clip=self._clip.digest, codec=codec.identity, scoring=self._scoring, **more)

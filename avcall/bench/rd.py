@@ -14,15 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
+from models.metrics.measures import Better
+
 F64 = NDArray[np.float64]
 MIN_CURVE_POINTS = 2  # with two, the interpolation is a straight line
-
-
-class Better(Enum):
-    """Which way a metric is better."""
-
-    HIGHER = 1
-    LOWER = -1
 
 
 class Bound(Enum):

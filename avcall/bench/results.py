@@ -11,12 +11,12 @@ from typing import Any
 
 from avcall.bench.ffmpeg import find_ffmpeg
 from avcall.bench.measure import ClipResult, Omission
-from avcall.bench.measures import MEASURES, QUOTED
 from avcall.bench.plan import BenchConfig, Plan
 from avcall.bench.rates import PAPER_MOTION_BITS
 from avcall.bench.store import Point, Role, Store
 from avcall.bench.verdict import Average, Verdict, averages, verdicts
 from avcall.types import FRAME_RATE
+from models.metrics.measures import MEASURES, QUOTED
 from models.runtime import load_manifest, weights_folder
 
 SCHEMA = 1

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from avcall.bench.measures import Scores
 from avcall.bench.rates import Rates, rates_of
 from avcall.bench.score import Scored
 from avcall.errors import RecordingError
 from avcall.stats import Bill
-from avcall.types import F32Array
+from models.metrics.measures import Scores
+from models.metrics.sets import Features
 
 DECIDING = (
     *("avcall.bench", "avcall.bitstream", "avcall.transport"),
@@ -73,14 +73,6 @@ class Point:
         return self.frames / self.encode_s if self.encode_s > 0 else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
-    """(n, d) features of a point's pictures, or of a clip's own."""
-
-    effnet: F32Array
-    inception: F32Array | None
-
-
 class Store:
     """The folder of a run's points."""
 
@@ -113,7 +105,7 @@ class Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.with_suffix(".bin").write_bytes(data)
-            _write_arrays(path.with_suffix(".npz"), Features(scored.effnet, scored.inception))
+            _write_arrays(path.with_suffix(".npz"), scored.features)
             part = path.with_suffix(".part")
             part.write_text(json.dumps(values, indent=1) + "\n")
             part.replace(path)

@@ -7,15 +7,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from avcall.bench.measures import BY_KEY, QUOTED, Scores, shown
 from avcall.bench.rates import ACCOUNTINGS, Rate
 from avcall.bench.rd import Bound, Reading
 from avcall.bench.results import VERDICT_MEASURES, Results, matched
 from avcall.bench.store import Point, Role
 from avcall.bench.verdict import Average, Verdict
+from models.metrics.measures import BY_KEY, QUOTED, Scores, shown
 
 WHOLE = ("psnr", "ssim", "ms_ssim", "l1", "st_lpips_vgg", "st_lpips_alex", "fd_effnet", "fid")
-FACES = ("lmd", "lmd_lips", "aed", "flicker", "lse_d", "lse_c", "face_lost")
+FACES = ("lmd", "lmd_lips", "lmd_eyelids", "aed", "flicker", "lse_d", "lse_c", "face_lost")
 REGIONS = tuple(f"{part}_{name}" for part in ("face", "mouth") for name in ("l1", "psnr", "ssim", "lpips"))
 # Table 1 of the paper lists, for each protocol, how far the picture is from the real one, the identity and
 # the lips; its figures are on VoxCeleb with Inception's FID and are not the measures of the same name here.

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from avcall.bench.measures import BY_KEY, Scores, mean_scores
 from avcall.bench.rates import ACCOUNTINGS, Rates, rates_of
 from avcall.bench.rd import Curve, Reading, bd_rate, bits_ratio, crossover, curve_of
 from avcall.bench.store import Point, Role, Store
 from avcall.stats import Bill
-from models.metrics.frechet import frechet_distance
+from models.metrics.measures import BY_KEY, Scores, mean_scores
+from models.metrics.sets import compare_sets, join
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,15 +219,7 @@ def _pooled(group: Sequence[Point], scores: Scores, store: Store) -> Scores:
         return scores
     mine = [store.features(_stored(point)) for point in group]
     originals = [store.original(point.clip) for point in group]
-    effnet = frechet_distance(
-        np.concatenate([f.effnet for f in mine]), np.concatenate([f.effnet for f in originals])
-    )
-    pooled = replace(scores, fd_effnet=effnet)
-    theirs = [f.inception for f in originals if f.inception is not None]
-    ours = [f.inception for f in mine if f.inception is not None]
-    if len(theirs) == len(ours) == len(group):
-        pooled = replace(pooled, fid=frechet_distance(np.concatenate(ours), np.concatenate(theirs)))
-    return pooled
+    return replace(scores, **compare_sets(join(mine), join(originals)))
 
 
 def _stored(point: Point) -> Point:

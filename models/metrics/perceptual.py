@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from avcall.types import FRAME_SIZE_PX, U8Image
-from models.training.metrics import Box
-from models.training.stlpips import StLpips
+from models.metrics.picture import Box
+from models.metrics.stlpips import StLpips
 
 
 def one_thread() -> None:

@@ -17,10 +17,7 @@ import numpy as np
 
 from avcall.errors import InputError
 from avcall.types import FRAME_SIZE_PX, F32Array, Keypoints, Priors, U8Image
-from models.priors import PriorExtractor, draw_mesh
-from models.runtime import Device, ModelRuntime, load_manifest
-from models.training.data import Clip
-from models.training.metrics import (
+from models.metrics.picture import (
     EYELIDS,
     LIPS,
     box_around,
@@ -30,7 +27,10 @@ from models.training.metrics import (
     psnr,
     ssim_map,
 )
-from models.training.stlpips import StLpips
+from models.metrics.stlpips import StLpips
+from models.priors import PriorExtractor, draw_mesh
+from models.runtime import Device, ModelRuntime, load_manifest
+from models.training.data import Clip
 
 KEYFRAME = 0
 UPPER_LID, LOWER_LID = (159, 386), (145, 374)  # landmarks at the middle of each eye's lids

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.metrics.stlpips import trunk_weights
 from models.network import KeypointTensors
-from models.training.stlpips import trunk_weights
 
 CHOICE_SHARPNESS = 15.0  # a difference of 0.1 in L1 makes the better picture 80 % wanted
 LIPS_AND_EYES = 3.0  # how much more those landmarks count in the guided flow

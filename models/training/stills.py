@@ -27,11 +27,11 @@ from rich.console import Console
 from avcall.bitstream import avif
 from avcall.types import FRAME_SIZE_PX, FaceCrop, U8Image
 from models.config import MEL_BANDS, MEL_STEPS
+from models.metrics.picture import psnr, ssim_map
+from models.metrics.stlpips import StLpips, Trunk
 from models.priors import PriorExtractor
 from models.runtime import Device, ModelRuntime
-from models.training.metrics import psnr, ssim_map
 from models.training.prepare import read_pictures
-from models.training.stlpips import StLpips, Trunk
 
 SIZES_BYTES = (1_500, 4_000, 8_000)
 TRUNK: Trunk = "alex"

@@ -6,7 +6,8 @@ import bjontegaard
 import numpy as np
 import pytest
 
-from avcall.bench.rd import Better, Bound, Curve, bd_rate, bits_ratio, crossover, curve_of, rate_for
+from avcall.bench.rd import Bound, Curve, bd_rate, bits_ratio, crossover, curve_of, rate_for
+from models.metrics.measures import Better
 
 # The worked example that the reference package publishes (x265 presets), and the classic one that circulates
 # with implementations of VCEG-M33.

@@ -6,8 +6,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from avcall.bench.clip import Clip
-from avcall.bench.cross import CrossJudge, motion_distance
-from avcall.bench.measures import MEASURES, Scores, mean_scores, shown
+from avcall.bench.cross import CrossJudge
 from avcall.bench.score import Judge, Reference
 from avcall.errors import PhotoError
 
@@ -31,6 +30,7 @@ def test_the_original_is_perfect(judge: Judge, reference: Reference) -> None:
         "fd_effnet",
         "lmd",
         "lmd_lips",
+        "lmd_eyelids",
         "aed",
         "flicker",
         "face_lost",
@@ -67,9 +67,9 @@ def test_each_kind_of_damage_shows_where_it_should(judge: Judge, reference: Refe
     still = np.repeat(frames[:1], len(frames), axis=0)
     blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), 6) for frame in frames])
     moved, unmoved, blunt = (judge.score(reference, f).scores for f in (shifted, still, blurred))
-    landmarks = reference.samples[0].landmarks
-    assert landmarks is not None
-    width_px = float(np.linalg.norm(landmarks[234] - landmarks[454]))
+    face = reference.samples[0].seen.face
+    assert face is not None
+    width_px = float(np.linalg.norm(face.landmarks[234] - face.landmarks[454]))
     assert moved.lmd == pytest.approx(100 * 8 / width_px, rel=0.2)  # eight pixels, in widths of the face
     assert unmoved.flicker is not None and unmoved.flicker > 0
     assert blunt.st_lpips_vgg is not None and moved.st_lpips_vgg is not None
@@ -81,8 +81,8 @@ def test_each_kind_of_damage_shows_where_it_should(judge: Judge, reference: Refe
 def test_a_spoiled_mouth_shows_in_the_mouth(judge: Judge, reference: Reference) -> None:
     frames = reference.frames.copy()
     for sample in reference.samples:
-        assert sample.landmarks is not None
-        x, y = sample.landmarks[13].astype(int)
+        assert sample.seen.face is not None
+        x, y = sample.seen.face.landmarks[13].astype(int)
         frames[sample.index, y - 10 : y + 10, x - 20 : x + 20] = 128
     scores = judge.score(reference, frames).scores
     assert scores.mouth_psnr is not None and scores.face_psnr is not None and scores.psnr is not None
@@ -113,24 +113,3 @@ def test_cross_identity_measures_the_photo_and_the_motion(judge: Judge, referenc
     assert driven.psnr is None  # there is nothing to compare with, pixel by pixel
     with pytest.raises(PhotoError, match="no face is found"):
         CrossJudge(judge, np.full_like(photo, 90))
-
-
-def test_motion_is_measured_in_widths_of_its_own_face() -> None:
-    face = np.random.default_rng(0).uniform(0, 100, (478, 2)).astype(np.float32)
-    larger = face * 2
-    assert motion_distance([larger, larger + 20], [face, face + 10]) == pytest.approx(0.0, abs=1e-4)
-    width = float(np.linalg.norm(face[234] - face[454]))
-    still = motion_distance([face, face, None], [face, face + np.array([3, 4]), face])
-    assert still == pytest.approx(100 * 5 / width, rel=1e-4)
-    assert motion_distance([None, face], [face, face]) is None
-    assert motion_distance([face], [face]) is None
-
-
-def test_a_mean_leaves_out_what_was_not_computed() -> None:
-    found = mean_scores([Scores(psnr=20.0, lmd=1.0), Scores(psnr=30.0), Scores(psnr=25.0, lmd=3.0)])
-    assert (found.psnr, found.lmd, found.fid) == (25.0, 2.0, None)
-    assert shown("psnr", 25.0) == "25.00" and shown("fid", None) == "-"
-
-
-def test_every_score_has_a_name_and_a_sense() -> None:
-    assert {measure.key for measure in MEASURES} == set(Scores.__dataclass_fields__)

@@ -5,16 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avcall.bench.measures import Scores
 from avcall.bench.score import Scored
-from avcall.bench.store import Features, Point, Store, code_digest, fingerprint_of
+from avcall.bench.store import Point, Store, code_digest, fingerprint_of
 from avcall.errors import RecordingError
+from models.metrics.measures import Scores
+from models.metrics.sets import Features
 from tests.bench_fakes import make_point
 
 
 def scored(point: Point, *, inception: bool = False) -> Scored:
     effnet = np.arange(12, dtype=np.float32).reshape(3, 4)
-    return Scored(point.scores, effnet, effnet * 2 if inception else None)
+    return Scored(point.scores, Features(effnet, effnet * 2 if inception else None))
 
 
 def test_a_point_comes_back_whole(tmp_path: Path) -> None:
@@ -24,7 +25,7 @@ def test_a_point_comes_back_whole(tmp_path: Path) -> None:
     assert store.load("clip", "h266", "q44.6", "f") == point
     assert store.data(point) == b"bits"
     features = store.features(point)
-    assert features.effnet.tolist() == scored(point).effnet.tolist()
+    assert features.effnet.tolist() == scored(point).features.effnet.tolist()
     assert features.inception is not None and features.inception[2, 3] == 22
 
 

@@ -3,13 +3,13 @@
 import pytest
 
 from avcall.bench.measure import Omission
-from avcall.bench.measures import Scores
 from avcall.bench.rates import rates_of
 from avcall.bench.rd import Bound, Reading
 from avcall.bench.results import Results, matched
 from avcall.bench.store import Role
 from avcall.bench.tables import all_tables, crossing, headline, label, times
 from avcall.bench.verdict import Average, Verdict
+from models.metrics.measures import Scores
 from tests.bench_fakes import make_point
 
 OURS = ("avcall-coded", "keyframe6000")

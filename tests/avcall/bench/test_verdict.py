@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avcall.bench.measures import Scores
 from avcall.bench.rd import Bound
 from avcall.bench.score import Scored
-from avcall.bench.store import Features, Point, Role, Store
+from avcall.bench.store import Point, Role, Store
 from avcall.bench.verdict import averages, verdicts
 from models.metrics.frechet import frechet_distance
+from models.metrics.measures import Scores
+from models.metrics.sets import Features
 from tests.bench_fakes import make_point
 
 OURS = ("avcall-coded", "10")
@@ -22,7 +23,7 @@ def kept(store: Store, points: list[Point]) -> list[Point]:
     generator = np.random.default_rng(0)
     for point in points:
         features = generator.normal(size=(6, 4)).astype(np.float32)
-        store.save(point, "same", b"data", Scored(point.scores, features, None))
+        store.save(point, "same", b"data", Scored(point.scores, Features(features)))
     for clip in {point.clip for point in points}:
         features = generator.normal(size=(6, 4)).astype(np.float32)
         store.save_original(clip, "same", Features(features, None))

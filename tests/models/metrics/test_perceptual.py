@@ -6,7 +6,7 @@ import torch
 
 from avcall.types import U8Image
 from models.metrics.perceptual import PerceptualPair
-from models.training.metrics import Box
+from models.metrics.picture import Box
 
 
 @pytest.fixture(scope="module")

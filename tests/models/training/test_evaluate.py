@@ -10,6 +10,7 @@ import pytest
 
 from avcall.errors import InputError, WeightsError
 from avcall.types import F32Array, Keypoints, Priors, U8Image
+from models.metrics.picture import FACE_SIDES
 from models.runtime import Device
 from models.training import evaluate as module
 from models.training.data import Clip
@@ -25,7 +26,6 @@ from models.training.evaluate import (
     table,
 )
 from models.training.export import export_weights
-from models.training.metrics import FACE_SIDES
 from tests.models.tiny import TINY_LIVE, landmarks, random_network, write_prepared
 
 MARK = 7  # grey level of what the fake runtime draws in silence; with speech it draws twice that

@@ -1,16 +1,23 @@
-"""The measures of the report: what each is called, which way is better, and how it is printed."""
+"""The measures of all reports: what each is called, which way is better, and how it is printed."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 
-from avcall.bench.rd import Better
+
+class Better(Enum):
+    """Which way a metric is better."""
+
+    HIGHER = 1
+    LOWER = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Measures of one decoded clip; None where one was not computed.
+    """Measures of one clip; None where one was not computed.
 
     L1 and flicker have white at 1, PSNR is in dB, LMD in % of the face's width. `face_` and `mouth_` are
     taken within the boxes of the original's landmarks. `face_lost` is the share of pictures in which no face
@@ -27,6 +34,7 @@ class Scores:
     fid: float | None = None
     lmd: float | None = None
     lmd_lips: float | None = None
+    lmd_eyelids: float | None = None
     aed: float | None = None
     flicker: float | None = None
     lse_d: float | None = None
@@ -64,6 +72,7 @@ MEASURES = (
     Measure("fid", "FID", _DOWN, 2),
     Measure("lmd", "LMD %", _DOWN, 2),
     Measure("lmd_lips", "LMD lips %", _DOWN, 2),
+    Measure("lmd_eyelids", "LMD eyelids %", _DOWN, 2),
     Measure("aed", "AED", _DOWN, 3),
     Measure("flicker", "flicker", _DOWN, 4),
     Measure("lse_d", "Sync LSE-D", _DOWN, 2),
@@ -89,10 +98,16 @@ def shown(key: str, value: float | None) -> str:
     return "-" if value is None else f"{value:.{BY_KEY[key].digits}f}"
 
 
-def mean_scores(scores: list[Scores]) -> Scores:
+def mean_of(values: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of every measure over the frames that have it."""
+    gathered: dict[str, list[float]] = {}
+    for one in values:
+        for name, value in one.items():
+            gathered.setdefault(name, []).append(value)
+    return {name: float(np.mean(found)) for name, found in gathered.items()}
+
+
+def mean_scores(scores: Sequence[Scores]) -> Scores:
     """The mean of every measure over the clips that have it."""
-    means: dict[str, float | None] = {}
-    for field in dataclasses.fields(Scores):
-        known = [value for one in scores if (value := getattr(one, field.name)) is not None]
-        means[field.name] = float(np.mean(known)) if known else None
-    return Scores(**means)
+    known = [{k: v for k, v in dataclasses.asdict(one).items() if v is not None} for one in scores]
+    return Scores(**mean_of(known))
