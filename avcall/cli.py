@@ -164,7 +164,7 @@ def send(
     motion: Motion = "coded",
     motion_step: MotionStep = 2,
     tick_ms: TickMs = 80,
-    audio_bps: AudioBps = 6_000,
+    audio_bps: AudioBps = 9_000,
     keyframe_bytes: KeyframeBytes = 4_000,
     first_keyframe_bytes: FirstKeyframeBytes = 1_500,
     keyframe_budget: KeyframeBudget = 70_000,

@@ -43,7 +43,7 @@ class SendConfig:
     motion: str = "coded"
     motion_step: int = 2
     tick_ms: int = 80
-    audio_bitrate_bps: int = 6_000  # see docs/bitrate.md for what a whole call costs
+    audio_bitrate_bps: int = 9_000  # see docs/bitrate.md for what a whole call costs
     audio_frame_ms: int | None = None  # None: 60 where that divides the tick, which saves headers, else 40
     keyframe_bytes: int = 4_000
     first_keyframe_bytes: int = 1_500  # of the picture that comes before the first full one; 0: none does

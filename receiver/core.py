@@ -28,14 +28,15 @@ from avcall.bitstream.packet import (
     weights_error,
 )
 from avcall.errors import BitstreamError
+from avcall.transport.base import Channel
 from avcall.types import Keyframe, MediaKind
 from receiver.depacketize import Depacketizer, DepacketizerStats
 from receiver.playout import Playout
 from receiver.queue import QueueEstimator
 
 SOFTWARE = "avcall"
-REPORT_EVERY_MS = 4_000.0
-TROUBLED_EVERY_MS = 1_000.0  # while packets are lost or queue up
+REPORT_EVERY_MS = 1_000.0
+TROUBLED_EVERY_MS = 500.0  # while packets are lost or queue up
 TROUBLED_QUEUE_MS = 60.0
 REQUEST_EVERY_MS = 2_000.0  # a keyframe takes its time on a slow link; asking more often only adds to it
 FIRST_KEYFRAME_MS = 4_000.0  # since the first message; without a keyframe by then, something went wrong
@@ -76,7 +77,9 @@ class ReceiverCore:
         self._undecodable: Counter[str] = Counter()  # keyframes; written by one thread alone
         self._first_message_ms: float | None = None
         self._acknowledged = False
-        self._answers = [control.serialize(Hello(PROTOCOL_VERSION, "receiver", SOFTWARE, weights))]
+        self._reports = 0
+        self._answers: list[tuple[Channel, bytes]] = []
+        self._answer(Hello(PROTOCOL_VERSION, "receiver", SOFTWARE, weights))
 
     def on_message(self, data: bytes, now_ms: float) -> CodedKeyframe | None:
         """One message; returns a keyframe when its last slice has come. Raises VersionError."""
@@ -130,10 +133,7 @@ class ReceiverCore:
             self._answer(KeyframeRequest())
 
     def report_is_due(self, now_ms: float) -> bool:
-        """Whether the sender should hear now how the receiver fares.
-
-        Every answer costs the sender's direction an acknowledgement, so reports are rare while all is well.
-        """
+        """Whether the sender should hear now how the receiver fares."""
         packets, since_ms = self._depacketizer.stats(), now_ms - self._reported_ms
         if since_ms >= REPORT_EVERY_MS:
             return True
@@ -149,27 +149,27 @@ class ReceiverCore:
         """Queue a report on how the receiver fares."""
         packets, jitter = self._depacketizer.stats(), self.playout.stats().jitter
         self._reported_ms, self._reported_lost = now_ms, packets.lost_packets
-        self._answer(
-            Report(
-                packets.received_packets,
-                packets.lost_packets,
-                jitter.late,
-                max(0.0, round(jitter.jitter_ms, 1)),
-                max(0.0, round(jitter.playout_delay_ms, 1)),
-                frames_rendered,
-                packets.message_bytes,
-                round(self._queue.queue_ms(now_ms), 1),
-                packets.newest_sequence,
-                max(0.0, round(now_ms - packets.newest_ms, 1)),
-            )
+        report = Report(
+            packets.received_packets,
+            packets.lost_packets,
+            jitter.late,
+            _whole_ms(jitter.jitter_ms),
+            _whole_ms(jitter.playout_delay_ms),
+            frames_rendered,
+            packets.message_bytes,
+            _whole_ms(self._queue.queue_ms(now_ms)),
+            packets.newest_sequence,
+            _whole_ms(now_ms - packets.newest_ms),
         )
+        self._answers.append((Channel.MEDIA, control.serialize_report(report, self._reports, now_ms)))
+        self._reports += 1
 
     def bye(self, reason: str) -> None:
         """Queue the goodbye."""
         self._answer(Bye.of(reason))
 
-    def take_answers(self) -> list[bytes]:
-        """Control messages to send now."""
+    def take_answers(self) -> list[tuple[Channel, bytes]]:
+        """Control messages to send now, and how."""
         answers, self._answers = self._answers, []
         return answers
 
@@ -203,4 +203,9 @@ class ReceiverCore:
                 pass
 
     def _answer(self, message: ControlMessage) -> None:
-        self._answers.append(control.serialize(message))
+        self._answers.append((Channel.CONTROL, control.serialize(message)))
+
+
+def _whole_ms(value_ms: float) -> int:
+    """For a report: a float takes nine bytes, a number below 128 one."""
+    return max(0, round(value_ms))

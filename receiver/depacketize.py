@@ -15,7 +15,7 @@ from avcall.bitstream.motion import MotionMode
 from avcall.bitstream.motion_coded import MotionCoder
 from avcall.bitstream.packet import CodedMotion, MediaPacket, MessageType
 from avcall.errors import BitstreamError, MotionError
-from avcall.transport.base import MESSAGE_OVERHEAD_BYTES
+from avcall.transport.base import CONTROL_OVERHEAD_BYTES, MEDIA_OVERHEAD_BYTES
 from avcall.types import FRAME_MS, AccessUnit, Keypoints, MediaKind
 
 SEQUENCE_RANGE = 1 << 16
@@ -133,7 +133,8 @@ class Depacketizer:
     def push(self, data: bytes, now_ms: float) -> Depacketized:
         """Take one message that arrived at `now_ms`. Raises VersionError for a peer of another version."""
         self._last_arrival_ms = now_ms
-        self._message_bytes += len(data) + MESSAGE_OVERHEAD_BYTES
+        is_rtp = data[:1] == bytes([packet.RTP_FIRST_BYTE])
+        self._message_bytes += len(data) + (MEDIA_OVERHEAD_BYTES if is_rtp else CONTROL_OVERHEAD_BYTES)
         try:
             kind = packet.message_type(data)
             if kind is MessageType.MEDIA:

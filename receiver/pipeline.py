@@ -11,7 +11,7 @@ from avcall.bitstream.keyframe import CodedKeyframe
 from avcall.clock import Clock
 from avcall.ending import Ending
 from avcall.errors import AvcallError, RecordingError
-from avcall.transport.base import Channel, Transport
+from avcall.transport.base import Transport
 from avcall.types import MotionFrame, Pcm, U8Image, VideoFrame
 from receiver.core import ReceiverCore, ReceiverStats
 from receiver.display import Display
@@ -355,8 +355,8 @@ class ReceiverPipeline:
         ending.end("the window was closed")
 
     def _send_answers(self) -> None:
-        for data in self._core.take_answers():
-            self._transport.send(Channel.CONTROL, data)
+        for channel, data in self._core.take_answers():
+            self._transport.send(channel, data)
 
     async def _finish(self, reason: str) -> None:
         """Say goodbye, as far as the connection still carries it, then close everything."""

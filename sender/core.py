@@ -22,8 +22,8 @@ from avcall.bitstream.motion import MotionMode
 from avcall.bitstream.packet import (
     PROTOCOL_VERSION,
     MessageType,
-    media_sequence,
     message_type,
+    split_rtp,
     version_error,
     weights_error,
 )
@@ -230,6 +230,9 @@ class SenderCore:
             self._pacer.push_keyframe(keyframe.slices)
 
     def _on_report(self, report: Report, now_ms: float) -> None:
+        before = self._stats.report
+        if before is not None and report.received_bytes < before.received_bytes:
+            return  # overtaken on its way by a newer one
         self._stats = replace(self._stats, report=report)
         sent_ms = self._sent_ms.get(report.newest_sequence)
         if sent_ms is not None:
@@ -240,7 +243,7 @@ class SenderCore:
 
     def _count(self, channel: Channel, data: bytes, now_ms: float) -> None:
         if channel is Channel.MEDIA:
-            self._sent_ms[media_sequence(data)] = now_ms
+            self._sent_ms[split_rtp(data)[0].sequence] = now_ms
             if len(self._sent_ms) > SENT_TIMES:
                 self._sent_ms.popitem(last=False)
             self._stats = replace(self._stats, media_bytes=self._stats.media_bytes + len(data))

@@ -1,8 +1,8 @@
 """Packetize: gathers the access units of one tick into one media message.
 
-Headers cost more than the content (85 bytes a message), so the tick sets
-the rate of a call. A message takes what is ready: motion comes later than the speech of the same moment,
-because a network has to look at the picture first, and waiting for it would delay the speech.
+Headers cost as much as the content (51 bytes a message), so the tick sets the rate of a call. A message takes
+what is ready: motion comes later than the speech of the same moment, because a network has to look at the
+picture first, and waiting for it would delay the speech.
 """
 
 from dataclasses import dataclass

@@ -3,8 +3,8 @@
 The estimate is a rate that adapts like TCP's: it falls to 85 % of what arrived when the link shows that it is
 full, and rises by 8 % a second after it has not done so for two. The link is full when
 
-  - a report says that packets queue up: their one-way delay is `QUEUED_MS` above its least value, and no
-    smaller than in the last report;
+  - a report says that packets queue up: their one-way delay is `QUEUED_MS`, or a tick if that is longer,
+    above its least value, and no smaller than in the last report;
   - reports say that more than 15 % of the packets of the last five seconds were lost;
   - what was handed to the transport has not left this end for `BACKLOG_MS`.
 
@@ -12,13 +12,13 @@ A rung of the ladder is what is sent: its cost on the wire, headers included, is
 rung that fits the estimate is taken; down at once, up one by one.
 
     rung   tick        quantiser   frames a second   speech          about, in kbit/s
-    0      the user's  the user's  25                the user's      19.4
-    1      80 ms       2 coarser   25                6 kbit/s        18.4
-    2      120 ms      2 coarser   25                6 kbit/s        15.1
-    3      120 ms      4 coarser   12.5              6 kbit/s        14.1
-    4      160 ms      4 coarser   12.5              6 kbit/s        12.2
-    5      240 ms      coarsest    12.5              6 kbit/s        10.0
-    6      240 ms      none: sound only              6 kbit/s         9.5
+    0      the user's  the user's  25                the user's      17.9
+    1      80 ms       2 coarser   25                6 kbit/s        14.1
+    2      120 ms      2 coarser   25                6 kbit/s        12.0
+    3      120 ms      4 coarser   12.5              6 kbit/s        11.0
+    4      160 ms      4 coarser   12.5              6 kbit/s        10.1
+    5      240 ms      coarsest    12.5              6 kbit/s        9.1
+    6      240 ms      none: sound only              6 kbit/s         8.5
 
 What the estimate leaves is for keyframes: a slice at a time, no larger than what passes between two media
 packets with little delay for the second. Above 2 % loss every packet repeats the speech of the one before;
@@ -30,8 +30,8 @@ from collections import deque
 from dataclasses import dataclass, replace
 
 from avcall.bitstream.control import Report
-from avcall.bitstream.packet import MAX_UNITS
-from avcall.transport.base import MESSAGE_OVERHEAD_BYTES
+from avcall.bitstream.packet import MAX_UNITS, header_size_bytes
+from avcall.transport.base import CONTROL_OVERHEAD_BYTES, MEDIA_OVERHEAD_BYTES
 
 QUEUED_MS = 80.0  # of one-way delay above its least value: more than a tick of 80 ms jitters
 SHRUNK = 0.9  # of the queue that the last report told of
@@ -44,7 +44,7 @@ MIN_LOSS_PACKETS = 20  # below so many packets, a loss says nothing of the link
 DECREASE = 0.85
 RISE_PER_S = 1.08
 RISE_AFTER_MS = 2_000.0  # since the last decrease
-DECREASE_EVERY_MS = 1_200.0  # a decrease shows after a round trip and the next report
+DECREASE_EVERY_MS = 1_200.0  # a decrease shows after a round trip, the next report, and what had queued up
 RUNG_HOLD_MS = 1_500.0  # before the next rung up
 PROVEN_FACTOR = 1.5  # the estimate stays below so many times what was really sent: more is a guess
 KEYFRAME_SHARE = 0.4  # of what the media leave: small slices have large headers
@@ -53,7 +53,7 @@ START_MS = 4_000.0  # in which the first pictures may go at START_BPS
 MAX_BPS = 500_000.0
 MIN_BPS = 8_000.0
 HEADROOM = 0.97  # of the estimate is for media; keyframes and control messages need a little
-CONTROL_BPS = 450.0  # acknowledgements, STUN and control messages
+CONTROL_BPS = 250.0  # STUN, control messages and their acknowledgements
 SLICE_DELAY_MS = 40.0  # that a slice may add to the media packet behind it
 MIN_SLICE_BYTES, MAX_SLICE_BYTES = 160, 1100  # of a slice message
 MIN_SLICE_BPS = 1_000.0
@@ -62,7 +62,7 @@ SENT_WINDOW_MS = 2_000.0
 FIRST_PICTURE_TICK_MS = 120
 NARROW_BPS = 20_000.0  # below, the first picture comes before quick speech: with the longest tick
 LONGEST_TICK_MS = 240
-MEDIA_HEADER_BYTES = 12  # of the packet and its motion
+MOTION_HEADER_BYTES = 4  # of coded motion in a packet
 AUDIO_HEADER_BYTES = 2  # of an audio unit
 FP16_MOTION_BPS = 24_600.0
 CODED_MOTION_BPS = (3_900.0, 3_400.0, 2_800.0, 2_350.0, 1_950.0, 1_600.0, 1_300.0, 1_050.0)  # by step
@@ -77,7 +77,7 @@ class RateConfig:
 
     tick_ms: int = 80
     motion_step: int | None = 2  # None: half floats
-    audio_bps: int = 6_000
+    audio_bps: int = 9_000
     audio_frame_ms: int = 40
     max_bps: float | None = None
 
@@ -131,7 +131,8 @@ def ladder(config: RateConfig) -> tuple[Rung, ...]:
 
 def wire_bps(rung: Rung, audio_frame_ms: int, repeat_audio: bool = False) -> float:
     """What a rung costs on the wire while somebody speaks, headers and acknowledgements included."""
-    headers_bps = (MESSAGE_OVERHEAD_BYTES + MEDIA_HEADER_BYTES) * 8000 / rung.tick_ms
+    headers_bytes = MEDIA_OVERHEAD_BYTES + header_size_bytes() + MOTION_HEADER_BYTES
+    headers_bps = headers_bytes * 8000 / rung.tick_ms
     audio_bps = rung.audio_bps + AUDIO_HEADER_BYTES * 8000 / audio_frame_ms
     motion_bps = 0.0
     if rung.motion:
@@ -158,7 +159,7 @@ class RateController:
         self._repeat = False
         self._report: Report | None = None
         self._report_ms = 0.0
-        self._decreased_ms = float("-inf")
+        self._decreased_ms = self._settled_ms = float("-inf")
         self._updated_ms: float | None = None
         self._started_ms: float | None = None
         self._raised_ms = float("-inf")
@@ -180,11 +181,13 @@ class RateController:
         self._repeat = loss > (REPEAT_BELOW_LOSS if self._repeat else REPEAT_ABOVE_LOSS)
         # A queue that shrinks is being mended already; what arrives then says how little is sent.
         shrinks = before is not None and report.queue_ms < SHRUNK * before.queue_ms
-        if (report.queue_ms > QUEUED_MS and not shrinks) or loss > HEAVY_LOSS:
+        # A long tick has long packets, which take that time themselves on a slow link.
+        allowed_ms = max(QUEUED_MS, self._rungs[self._level].tick_ms)
+        if (report.queue_ms > allowed_ms and not shrinks) or loss > HEAVY_LOSS:
             arrived_bps = None
             if before is not None and elapsed_ms >= 500:
                 arrived_bps = (report.received_bytes - before.received_bytes) * 8000 / elapsed_ms
-            self._decrease(now_ms, arrived_bps)
+            self._decrease(now_ms, arrived_bps, report.queue_ms)
 
     def _loss(self, report: Report, now_ms: float) -> float:
         """The share of packets that were lost lately."""
@@ -228,10 +231,11 @@ class RateController:
             return None
         return (end - start) * 8000 / (end_ms - start_ms)
 
-    def _decrease(self, now_ms: float, arrived_bps: float | None) -> None:
-        if now_ms - self._decreased_ms < DECREASE_EVERY_MS:
+    def _decrease(self, now_ms: float, arrived_bps: float | None, queue_ms: float = 0.0) -> None:
+        if now_ms < self._settled_ms:
             return
         self._decreased_ms = now_ms
+        self._settled_ms = now_ms + DECREASE_EVERY_MS + queue_ms
         spent_bps = self._sent_bps() if self._sent else None
         known = [bps for bps in (arrived_bps, spent_bps, self._target_bps) if bps is not None]
         self._target_bps = max(MIN_BPS, DECREASE * min(known))
@@ -274,9 +278,9 @@ class RateController:
         spare_bps = max(MIN_SLICE_BPS, total_bps - media_bps)
         # Behind a media packet, a slice has what is left of the tick, and a little of the next one.
         room_ms = rung.tick_ms * (1 - media_bps / total_bps) + SLICE_DELAY_MS
-        whole_bytes = int(max(0.0, room_ms) * total_bps / 8000) - MESSAGE_OVERHEAD_BYTES
+        whole_bytes = int(max(0.0, room_ms) * total_bps / 8000) - CONTROL_OVERHEAD_BYTES
         slice_bytes = min(max(whole_bytes, MIN_SLICE_BYTES), MAX_SLICE_BYTES)
-        interval_ms = (slice_bytes + MESSAGE_OVERHEAD_BYTES) * 8000 / spare_bps
+        interval_ms = (slice_bytes + CONTROL_OVERHEAD_BYTES) * 8000 / spare_bps
         return RateDecision(
             level=self._level,
             rung=rung,

@@ -15,7 +15,6 @@ from avcall.clock import ManualClock
 from avcall.config import SendConfig
 from avcall.stats import Bill
 from avcall.summary import sender_bill
-from avcall.transport.base import Channel
 from avcall.transport.loopback import LinkConfig, loopback_pair
 from avcall.types import FRAME_MS, AudioChunk, FaceCrop
 from models.runtime import Device, Graph, ModelRuntime
@@ -111,8 +110,8 @@ class Minute:
                 self._receiver.acknowledge(coded.index)
         if self._receiver.report_is_due(now_ms):
             self._receiver.report(0, now_ms)
-        for data in self._receiver.take_answers():
-            self._far.send(Channel.CONTROL, data)
+        for channel, data in self._receiver.take_answers():
+            self._far.send(channel, data)
         while (datagram := self._near.poll()) is not None:
             self._sender.on_message(datagram.data, now_ms)
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from avcall.bitstream.motion import MotionMode, encode
+from avcall.bitstream.packet import MessageType, RtpHeader, rtp_header
 from avcall.types import FRAME_MS, NUM_KEYPOINTS, AccessUnit, Keypoints, MediaKind, U8Image
 
 OPUS_40_MS_TOC = 0x50  # config 10 (SILK wideband, 40 ms), mono, one frame
@@ -28,6 +29,11 @@ def motion_unit(pts_ms: int, keyframe_index: int = 0) -> AccessUnit:
 def audio_unit(pts_ms: int, size_bytes: int = 50) -> AccessUnit:
     """An audio unit of 40 ms: a valid TOC byte, then filler."""
     return AccessUnit(MediaKind.AUDIO, pts_ms, 40, bytes([OPUS_40_MS_TOC]) + bytes(size_bytes - 1))
+
+
+def rtp(body: bytes = b"", sequence: int = 0) -> bytes:
+    """A media message with any content, which a transport carries and no parser takes."""
+    return rtp_header(RtpHeader(MessageType.MEDIA, sequence, 0)) + body
 
 
 def make_still() -> U8Image:

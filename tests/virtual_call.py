@@ -136,8 +136,8 @@ class VirtualCall:
         if self.receiver.report_is_due(now_ms):
             self.receiver.report(len(self.shown), now_ms)
         self.receiver.check_keyframe(now_ms)
-        for data in self.receiver.take_answers():
-            self.far.send(Channel.CONTROL, data)
+        for channel, data in self.receiver.take_answers():
+            self.far.send(channel, data)
 
     def _play(self, now_ms: float) -> None:
         if now_ms % PULL_MS == 0:

@@ -21,8 +21,8 @@ from sender.encode import MotionGroupEncoder
 from sender.references import ReferenceSet
 
 STEP_MS = 10  # of virtual time
-HEARTBEAT_MS = 4_000  # of the receiver, as in a call without trouble
-OPAQUE = b"\0"  # starts no message of the protocol, whose version is in that byte
+HEARTBEAT_MS = 1_000  # of the receiver, as in a call without trouble
+OPAQUE = {Channel.MEDIA: b"\x80\0", Channel.CONTROL: b"\0"}  # start no message of the protocol
 DRAIN_MS = 400  # after the last frame, for the last packets
 
 _HEAD = struct.Struct(">I")  # count of frames
@@ -71,7 +71,7 @@ class VirtualCall:
 
     def send_opaque(self, channel: Channel, size_bytes: int) -> None:
         """Send a message of that size now."""
-        self._near.send(channel, OPAQUE * size_bytes)
+        self._near.send(channel, OPAQUE[channel].ljust(size_bytes, b"\0"))
 
     def run_until(self, due_ms: float) -> None:
         """Let the time pass."""
@@ -86,14 +86,14 @@ class VirtualCall:
             self._next_heartbeat_ms = now_ms + HEARTBEAT_MS
         for channel, data in self.sender.poll(now_ms):
             self._near.send(channel, data)
-        for data in self._receiver.take_answers():
-            self._far.send(Channel.CONTROL, data)
+        for channel, data in self._receiver.take_answers():
+            self._far.send(channel, data)
         self._deliver()
         self._clock.advance(STEP_MS)
 
     def _deliver(self) -> None:
         while (datagram := self._far.poll()) is not None:
-            if datagram.data.startswith(OPAQUE):
+            if datagram.data.startswith(OPAQUE[datagram.channel]):
                 continue
             self.messages.append(Message(datagram.arrival_ms, datagram.channel, datagram.data))
             coded = self._receiver.on_message(datagram.data, datagram.arrival_ms)

@@ -1,5 +1,8 @@
 """Control messages: one byte of version and type, then a msgpack array [number, field, ...].
 
+A Report may be lost: instead of that byte it has an RTP header, and is sent as media is. The others are
+reliable.
+
     number  message          fields
     1       Hello            protocol_version int 0..15, role 'sender' or 'receiver', software str <= 64,
                              weights str: '' or the 16 hexadecimal digits of the motion tables
@@ -23,7 +26,14 @@ from typing import cast
 
 import msgpack
 
-from avcall.bitstream.packet import MessageType, first_byte, message_type
+from avcall.bitstream.packet import (
+    MessageType,
+    RtpHeader,
+    first_byte,
+    message_type,
+    rtp_header,
+    split_rtp,
+)
 from avcall.errors import ControlError
 
 MAX_CONTROL_BYTES = 1024  # the longest is a Bye of 200 characters of 4 bytes
@@ -151,23 +161,43 @@ _RULES: dict[str, Callable[[object], bool]] = {
 
 
 def serialize(message: ControlMessage) -> bytes:
-    """The bytes of `message`. Raises ControlError when a field breaks the schema."""
+    """The bytes of a message that is not a Report. Raises ControlError when a field breaks the schema."""
+    if isinstance(message, Report):
+        raise ControlError("control message: a Report is not sent reliably")
+    return first_byte(MessageType.CONTROL) + _pack(message)
+
+
+def serialize_report(report: Report, sequence: int, now_ms: float) -> bytes:
+    """The bytes of a Report, number `sequence` (modulo 65536). Raises ControlError as `serialize`."""
+    header = RtpHeader(MessageType.REPORT, sequence & 0xFFFF, int(now_ms) & 0xFFFFFFFF)
+    return rtp_header(header) + _pack(report)
+
+
+def _pack(message: ControlMessage) -> bytes:
     _check(message)
     body: bytes = msgpack.packb([_NUMBER_OF[type(message)], *astuple(message)])
-    return first_byte(MessageType.CONTROL) + body
+    return body
 
 
 def parse(data: bytes) -> ControlMessage:
     """The control message in `data`.
 
-    Raises ControlError naming what is wrong, PacketError or VersionError for a wrong first byte.
+    Raises ControlError naming what is wrong, PacketError or VersionError for a wrong start.
     """
-    if message_type(data) is not MessageType.CONTROL:
+    kind = message_type(data)
+    if kind not in (MessageType.CONTROL, MessageType.REPORT):
         raise ControlError("control message: the message is of another type")
     if len(data) > MAX_CONTROL_BYTES:
         raise ControlError(f"control message: {len(data)} bytes, at most {MAX_CONTROL_BYTES} are allowed")
+    message = _unpack(split_rtp(data)[1] if kind is MessageType.REPORT else data[1:])
+    if isinstance(message, Report) is not (kind is MessageType.REPORT):
+        raise ControlError(f"control message: {type(message).__name__} does not travel this way")
+    return message
+
+
+def _unpack(packed: bytes) -> ControlMessage:
     try:
-        body = msgpack.unpackb(data[1:], max_array_len=16, max_map_len=0, max_ext_len=0, max_bin_len=0)
+        body = msgpack.unpackb(packed, max_array_len=16, max_map_len=0, max_ext_len=0, max_bin_len=0)
     except (ValueError, msgpack.UnpackException) as error:
         raise ControlError(f"control message: not msgpack ({type(error).__name__})") from None
     if not isinstance(body, list) or not body or type(body[0]) is not int or body[0] not in _NUMBERS:

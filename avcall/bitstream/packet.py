@@ -1,14 +1,17 @@
-"""Messages and the media packet: the motion and the audio of one tick in one data-channel message.
+"""Messages and the media packet: the motion and the audio of one tick in one RTP packet.
 
-Every message starts with one byte: the protocol version in the high nibble, the MessageType in the low one.
-A media packet, big-endian:
+What may be lost travels as RTP (RFC 3550): its payload type is 96 (MEDIA) or 112 (REPORT) plus the protocol
+version. Every other message starts with one byte: the version in the high nibble, the MessageType in the low
+one. A media packet, big-endian:
 
     offset  size  field
-    0       1     version and type (0x11)
-    1       2     sequence, counts packets, wraps at 65536
-    3       4     pts_ms, not above the pts of any unit
-    7       1     contents: motion mode (bits 7..6), count of motion (5..3) and audio units (2..0), 0..6
-    8       ...   mode FP16: motion units: pts offset (short), keyframe index (1), payload (120)
+    0       1     0x80: RTP version 2, no padding, no extension, no contributing sources
+    1       1     payload type, 97; no marker
+    2       2     sequence, counts packets, wraps at 65536
+    4       4     pts_ms, not above the pts of any unit
+    8       4     SSRC, 0x61766361
+    12      1     contents: motion mode (bits 7..6), count of motion (5..3) and audio units (2..0), 0..6
+    13      ...   mode FP16: motion units: pts offset (short), keyframe index (1), payload (120)
     ...     ...   audio units: pts offset (short), payload size (short), payload (one Opus packet)
     ...     ...   mode CODED: pts offset of the first frame (short), step (bits 7..5), keyframe index (4..0),
                   one byte for each later frame: its pts minus that of the frame before, then the coded
@@ -31,6 +34,8 @@ from avcall.types import FRAME_MS, AccessUnit, MediaKind
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 1200  # the user data of one SCTP packet; a longer message would be fragmented
+RTP_FIRST_BYTE = 0x80
+SSRC = 0x61766361  # one stream each way, so it needs no choice
 MAX_UNITS = 6  # of one medium in one packet: 240 ms of motion
 MAX_SHORT = 1275  # 255 * 4 + 255
 MAX_OFFSET_MS = MAX_SHORT  # between the first and the last unit of a packet
@@ -38,17 +43,31 @@ MAX_PTS_MS = 2**32 - 1  # 49 days of call
 MAX_GAP_MS = 255  # between coded frames of one packet
 KEYFRAME_INDICES = 32  # keyframes are numbered modulo this; at most 4 live at once
 
-_HEADER = struct.Struct(">BHIB")
+_RTP = struct.Struct(">BBHII")
+_CONTENTS_BYTES = 1
 _SHORT_ONE_BYTE = 251
 _MOTION_BYTES = UNIT_BYTES[MotionMode.FP16]
 
 
 class MessageType(IntEnum):
-    """The low nibble of a message's first byte."""
+    """What a message is; KEYFRAME_SLICE and CONTROL are the low nibble of its first byte."""
 
     MEDIA = 1
     KEYFRAME_SLICE = 2
     CONTROL = 3
+    REPORT = 4
+
+
+_PAYLOAD_TYPES = {MessageType.MEDIA: 96, MessageType.REPORT: 112}  # of RTP, plus the protocol version
+
+
+@dataclass(frozen=True, slots=True)
+class RtpHeader:
+    """What avcall says in an RTP header: `sequence` 0..65535, `timestamp_ms` 0..2^32-1."""
+
+    kind: MessageType
+    sequence: int
+    timestamp_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +98,30 @@ class MediaPacket:
 
 
 def first_byte(kind: MessageType) -> bytes:
-    """The byte that starts every message of `kind`."""
+    """The byte that starts every message of `kind`, KEYFRAME_SLICE or CONTROL."""
     return bytes([PROTOCOL_VERSION << 4 | kind])
+
+
+def rtp_header(header: RtpHeader) -> bytes:
+    """The 12 bytes that start a MEDIA or REPORT message."""
+    payload_type = _PAYLOAD_TYPES[header.kind] + PROTOCOL_VERSION
+    return _RTP.pack(RTP_FIRST_BYTE, payload_type, header.sequence, header.timestamp_ms, SSRC)
+
+
+def split_rtp(data: bytes) -> tuple[RtpHeader, bytes]:
+    """The header of a MEDIA or REPORT message, and what follows it.
+
+    Raises PacketError for another message, another SSRC or too few bytes, VersionError as `message_type`.
+    """
+    kind = message_type(data)
+    if kind not in _PAYLOAD_TYPES:
+        raise PacketError("RTP packet: the message is of another type")
+    if len(data) < _RTP.size:
+        raise PacketError("RTP packet: truncated in its header")
+    _, _, sequence, timestamp_ms, ssrc = _RTP.unpack_from(data)
+    if ssrc != SSRC:
+        raise PacketError(f"RTP packet: SSRC {ssrc:#x} is not the stream of a call")
+    return RtpHeader(kind, sequence, timestamp_ms), data[_RTP.size :]
 
 
 def version_error(theirs: int) -> VersionError:
@@ -107,19 +148,25 @@ def message_type(data: bytes) -> MessageType:
     """
     if not data:
         raise PacketError("message: empty")
+    if data[0] == RTP_FIRST_BYTE:
+        return _rtp_type(data)
     version, kind = data[0] >> 4, data[0] & 0x0F
     if version != PROTOCOL_VERSION:
         raise version_error(version)
-    try:
-        return MessageType(kind)
-    except ValueError:
-        raise PacketError(f"message: type {kind} is unknown") from None
+    if kind not in (MessageType.KEYFRAME_SLICE, MessageType.CONTROL):
+        raise PacketError(f"message: type {kind} is unknown")
+    return MessageType(kind)
 
 
-def media_sequence(data: bytes) -> int:
-    """The sequence of a media packet that `serialize` made."""
-    sequence: int = _HEADER.unpack_from(data)[1]
-    return sequence
+def _rtp_type(data: bytes) -> MessageType:
+    if len(data) < 2:
+        raise PacketError("RTP packet: truncated in its header")
+    for kind, base in _PAYLOAD_TYPES.items():
+        if base <= data[1] < base + 16:
+            if data[1] - base != PROTOCOL_VERSION:
+                raise version_error(data[1] - base)
+            return kind
+    raise PacketError(f"RTP packet: payload type {data[1]} is unknown")
 
 
 def serialize(packet: MediaPacket) -> bytes:
@@ -129,8 +176,8 @@ def serialize(packet: MediaPacket) -> bytes:
     if packet.coded is not None:
         mode, count = MotionMode.CODED, len(packet.coded.pts_ms)
     contents = mode << 6 | count << 3 | len(packet.audio)
-    head = first_byte(MessageType.MEDIA)[0]
-    parts = [_HEADER.pack(head, packet.sequence, packet.pts_ms, contents)]
+    header = RtpHeader(MessageType.MEDIA, packet.sequence, packet.pts_ms)
+    parts = [rtp_header(header), bytes([contents])]
     for unit in packet.motion:
         if len(unit.payload) != _MOTION_BYTES or not 0 <= unit.keyframe_index <= 255:
             raise PacketError(
@@ -154,23 +201,22 @@ def parse(data: bytes) -> MediaPacket:
     Raises PacketError naming the field that is wrong, AudioFormatError for an audio unit that is not allowed,
     VersionError for another protocol version. The numbers inside motion payloads are left to `motion.decode`.
     """
-    if message_type(data) is not MessageType.MEDIA:
-        raise PacketError("media packet: the message is of another type")
     if len(data) > MAX_MESSAGE_BYTES:
         raise PacketError(f"media packet: {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are allowed")
-    if len(data) < _HEADER.size:
-        raise PacketError("media packet: truncated in its header")
-    _, sequence, pts_ms, contents = _HEADER.unpack_from(data)
+    header, body = split_rtp(data)
+    if header.kind is not MessageType.MEDIA:
+        raise PacketError("media packet: the message is of another type")
+    reader, pts_ms = _Reader(body), header.timestamp_ms
+    contents = reader.take(_CONTENTS_BYTES, "its header")[0]
     mode, motion_count, audio_count = contents >> 6, contents >> 3 & 7, contents & 7
     if mode not in tuple(MotionMode):
         raise PacketError(f"media packet: motion mode {mode} is unknown")
-    reader = _Reader(data, _HEADER.size)
     plain = motion_count if mode == MotionMode.FP16 else 0
     motion = tuple(_read_motion(reader, pts_ms) for _ in range(plain))
     audio = tuple(_read_audio(reader, pts_ms) for _ in range(audio_count))
     coded = _read_coded(reader, pts_ms, motion_count) if mode == MotionMode.CODED else None
     reader.finish()
-    packet = MediaPacket(sequence=sequence, pts_ms=pts_ms, motion=motion, audio=audio, coded=coded)
+    packet = MediaPacket(header.sequence, pts_ms, motion, audio, coded)
     _check_header(packet)
     return packet
 
@@ -182,15 +228,15 @@ def unit_size_bytes(unit: AccessUnit) -> int:
 
 def header_size_bytes() -> int:
     """What a media packet takes before its units."""
-    return _HEADER.size
+    return _RTP.size + _CONTENTS_BYTES
 
 
 class _Reader:
     """A cursor over untrusted bytes that refuses to run past their end."""
 
-    def __init__(self, data: bytes, offset: int) -> None:
+    def __init__(self, data: bytes) -> None:
         self._data = data
-        self._offset = offset
+        self._offset = 0
 
     def take(self, size_bytes: int, field: str) -> bytes:
         end = self._offset + size_bytes

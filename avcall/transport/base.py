@@ -16,15 +16,17 @@ MAX_MESSAGE_BYTES = 1200  # the largest message of either channel; longer ones a
 
 INBOX_CAPACITY = 1024  # messages; more than 40 s of a call, so only a stalled reader loses any
 
-MESSAGE_OVERHEAD_BYTES = 85  # what a message costs besides itself: IPv4 and UDP 28, DTLS 29, SCTP 28
+CONTROL_OVERHEAD_BYTES = 85  # what a message costs besides itself: IPv4 and UDP 28, DTLS 29, SCTP 28;
+RTP_HEADER_BYTES, RTP_FIRST_BYTE = 12, 0x80  # RFC 3550 section 5.1
+MEDIA_OVERHEAD_BYTES = 38  # an RTP packet: IPv4 and UDP 28, the tag of SRTP 10
 UDP_IPV4_HEADER_BYTES = 28  # RFC 791 (20) and RFC 768 (8)
 UDP_IPV6_HEADER_BYTES = 48  # RFC 8200 (40) and RFC 768 (8)
 
 
 class Channel(Enum):
-    """The two data channels of a call; the value is the stream id that both ends agree on beforehand."""
+    """The two ways that a message may go."""
 
-    MEDIA = 0  # unordered, never retransmitted: a late packet is worth nothing
+    MEDIA = 0  # RTP packets, unordered, never retransmitted: a late one is worth nothing
     CONTROL = 1  # ordered and reliable: control messages and keyframe slices
 
 
@@ -200,7 +202,8 @@ class Transport(ABC):
         """Hand over a message of 1..MAX_MESSAGE_BYTES bytes; never blocks.
 
         Returns False when the message was dropped: the connection is not open, or too much waits already.
-        Raises ValueError for a message of another size, which is a mistake of the caller.
+        Raises ValueError for a message of another size, and on MEDIA for one that is not an RTP packet, which
+        is a mistake of the caller.
         """
 
     @abstractmethod
@@ -224,7 +227,9 @@ class Transport(ABC):
         """End the connection; the other end notices at once if the network still works. Idempotent."""
 
 
-def check_message(data: bytes) -> None:
-    """Raises ValueError unless `data` has a size that a channel carries."""
+def check_message(channel: Channel, data: bytes) -> None:
+    """Raises ValueError unless `channel` can carry `data`."""
     if not 1 <= len(data) <= MAX_MESSAGE_BYTES:
         raise ValueError(f"a message has 1 to {MAX_MESSAGE_BYTES} bytes, not {len(data)}")
+    if channel is Channel.MEDIA and (len(data) < RTP_HEADER_BYTES or data[0] != RTP_FIRST_BYTE):
+        raise ValueError("a message of MEDIA is an RTP packet without extensions")

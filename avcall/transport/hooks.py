@@ -116,6 +116,19 @@ def prefer_short_records(dtls: Any) -> None:
     certificate._create_ssl_context = create
 
 
+def receive_rtp(dtls: Any, profile: Any, on_packet: Callable[[bytes], None]) -> None:
+    """Protect RTP by `profile` alone; every packet of the peer whose tag is right goes to `on_packet`.
+
+    Replays are refused before.
+    """
+
+    async def handle(data: bytes, arrival_time_ms: int) -> None:
+        on_packet(data)
+
+    dtls._srtp_profiles = [profile]
+    dtls._handle_rtp_data = handle
+
+
 def delay_acknowledgements(sctp: Any) -> None:
     """Acknowledge every second packet, or after 200 ms (RFC 9260 section 6.2), instead of every one.
 

@@ -1,8 +1,9 @@
 """A transport inside one process: two ends joined by links with a delay, a loss and a rate.
 
 It counts the bytes that WebRTC would spend, message by message, and keeps the promises of the two channels:
-what MEDIA loses is gone, what CONTROL loses comes a retransmission later and in order. Time comes from the
-clock: with a ManualClock, advance it and call `step`; with the SystemClock, just await `receive`.
+MEDIA is not acknowledged, and what it loses is gone; what CONTROL loses comes a retransmission later and in
+order. Time comes from the clock: with a ManualClock, advance it and call `step`; with the SystemClock, just
+await `receive`.
 
 Not modelled: congestion control (a message enters its link at once), loss of acknowledgements for CONTROL,
 and the FORWARD-TSN chunks that SCTP adds after a loss.
@@ -20,7 +21,8 @@ from itertools import count
 from avcall.clock import Clock
 from avcall.errors import ConfigError, ConnectionFailedError, PeerLostError, TransportClosedError
 from avcall.transport.base import (
-    MESSAGE_OVERHEAD_BYTES,
+    CONTROL_OVERHEAD_BYTES,
+    MEDIA_OVERHEAD_BYTES,
     Channel,
     Datagram,
     Inbox,
@@ -31,7 +33,7 @@ from avcall.transport.base import (
 )
 
 SACK_BYTES = 85  # the same headers; the SACK chunk is as long as the header of a DATA chunk
-MAX_DATAGRAM_PAYLOAD_BYTES = 1160  # a longer message travels in two datagrams
+MAX_DATAGRAM_PAYLOAD_BYTES = 1160  # a longer message of CONTROL travels in two datagrams
 ACK_EVERY = 2  # datagrams, or
 ACK_DELAY_MS = 200.0  # whatever comes first
 RETRANSMIT_MS = 1000.0  # the least retransmission timeout of aiortc (SCTP_RTO_MIN)
@@ -146,7 +148,7 @@ class LoopbackTransport(Transport):
 
     def send(self, channel: Channel, data: bytes) -> bool:
         """See Transport."""
-        check_message(data)
+        check_message(channel, data)
         now_ms = self._clock.now_ms()
         self.step(now_ms)
         if self._inbox.error is not None:
@@ -214,7 +216,7 @@ class LoopbackTransport(Transport):
     def _transmit(self, now_ms: float, data: bytes, sequence: int | None) -> None:
         """Put a message on the link; `sequence` is its place on CONTROL, None on MEDIA."""
         channel = Channel.MEDIA if sequence is None else Channel.CONTROL
-        sizes_bytes = _datagram_sizes(len(data))
+        sizes_bytes = _datagram_sizes(channel, len(data))
         arrivals_ms = []
         for size_bytes in sizes_bytes:
             self._counter.datagram_sent(size_bytes)
@@ -229,14 +231,15 @@ class LoopbackTransport(Transport):
 
     def _arrive(self, now_ms: float, data: bytes, sequence: int | None) -> None:
         if sequence is None:
+            self._counter.datagram_received(len(data) + MEDIA_OVERHEAD_BYTES)
             self._inbox.put(Datagram(Channel.MEDIA, data, now_ms))
-        else:
-            self._held[sequence] = data
-            while self._expected_sequence in self._held:
-                in_order = self._held.pop(self._expected_sequence)
-                self._inbox.put(Datagram(Channel.CONTROL, in_order, now_ms))
-                self._expected_sequence += 1
-        for size_bytes in _datagram_sizes(len(data)):
+            return
+        self._held[sequence] = data
+        while self._expected_sequence in self._held:
+            in_order = self._held.pop(self._expected_sequence)
+            self._inbox.put(Datagram(Channel.CONTROL, in_order, now_ms))
+            self._expected_sequence += 1
+        for size_bytes in _datagram_sizes(Channel.CONTROL, len(data)):
             self._counter.datagram_received(size_bytes)
             self._unacknowledged += 1
             if self._unacknowledged >= ACK_EVERY:
@@ -290,8 +293,10 @@ def loopback_pair(
     return first, second
 
 
-def _datagram_sizes(message_bytes: int) -> list[int]:
+def _datagram_sizes(channel: Channel, message_bytes: int) -> list[int]:
     """What a message of `message_bytes` costs on the wire, datagram by datagram."""
+    if channel is Channel.MEDIA:
+        return [message_bytes + MEDIA_OVERHEAD_BYTES]
     whole, rest = divmod(message_bytes, MAX_DATAGRAM_PAYLOAD_BYTES)
     payloads_bytes = [MAX_DATAGRAM_PAYLOAD_BYTES] * whole + [rest] * (rest > 0)
-    return [payload_bytes + MESSAGE_OVERHEAD_BYTES for payload_bytes in payloads_bytes]
+    return [payload_bytes + CONTROL_OVERHEAD_BYTES for payload_bytes in payloads_bytes]

@@ -115,7 +115,7 @@ def assert_complete(bill: Bill, wire: WireCounters) -> None:
     assert 58 * 120 <= bill.motion_bytes <= 60 * 120
     assert bill.keyframe_bytes == 904
     assert 58 * 28 <= bill.audio_bytes <= 60 * 28
-    assert 30 * 85 <= bill.ack_bytes <= 45 * 85
+    assert 30 * 85 <= bill.ack_bytes <= 45 * 85  # of the messages that come the other way
     parts = bill.motion_bytes + bill.audio_bytes + bill.keyframe_bytes + bill.control_bytes
     assert parts + bill.headers_bytes + bill.ack_bytes == bill.wire_bytes
     assert wire.sent_datagrams * 28 < bill.headers_bytes

@@ -1,7 +1,7 @@
 """Rate control of a whole call in virtual time: narrow links, links that change, losses, new keyframes.
 
-The narrow place is far from the sender (`hidden_queue`): only reports tell of it. The congestion control of
-SCTP is not modelled; docs/bitrate.md has a call of two processes through a network namespace.
+The narrow place is far from the sender (`hidden_queue`): only reports tell of it. docs/bitrate.md has a call
+of two processes through a network namespace.
 """
 
 from collections.abc import Iterable
@@ -21,6 +21,7 @@ from tests.virtual_call import VirtualCall, x_at
 
 NARROW = LinkConfig(delay_ms=150, rate_bps=32_000, queue_bytes=12_000)
 NARROWER = LinkConfig(delay_ms=150, rate_bps=16_000, queue_bytes=12_000)
+NARROWEST = LinkConfig(delay_ms=150, rate_bps=12_000, queue_bytes=12_000)
 
 
 def real_size_keyframe(seed: int, index: int) -> EncodedKeyframe:
@@ -38,7 +39,7 @@ def real_size_keyframe(seed: int, index: int) -> EncodedKeyframe:
 def call_over(link: LinkConfig, max_kbps: float | None = 24, **more: object) -> VirtualCall:
     rate = RateConfig(max_bps=None if max_kbps is None else max_kbps * 1000)
     return VirtualCall(
-        link, rate=rate, hidden_queue=True, coder=pinned_coder(), audio_bitrate_bps=6_000, **more
+        link, rate=rate, hidden_queue=True, coder=pinned_coder(), audio_bitrate_bps=9_000, **more
     )  # type: ignore[arg-type]
 
 
@@ -71,10 +72,10 @@ def test_it_recovers_when_the_link_falls_to_half_and_comes_back() -> None:
     call.near.change_link(NARROWER)
     call.run_until(18_000)
     fallen = call.sender.stats().rate
-    assert fallen is not None and fallen.level >= 2
+    assert fallen is not None and fallen.level >= 1
     assert len(call.shown_between(14_000, 18_000)) >= 90  # drawn at 25 a second, whatever was sent
-    assert call.playout.stats().interpolated_frames > 0
-    assert np.percentile(latencies_ms(call, 14_000, 18_000), 95) < 900
+    assert longest_gap_ms(call, 9_000, 18_000) <= 300
+    assert np.percentile(latencies_ms(call, 10_000, 18_000), 95) < 700
     call.near.change_link(NARROW)
     call.run_until(28_000)
     risen = call.sender.stats().rate
@@ -86,6 +87,21 @@ def test_it_recovers_when_the_link_falls_to_half_and_comes_back() -> None:
     shown = call.shown_between(28_000, 32_000)
     errors = [abs(s.motion.keypoints.values[0, 0] - x_at(s.motion.pts_ms)) for s in shown]
     assert np.median(errors) < 0.05
+
+
+def test_below_what_a_call_needs_the_picture_pauses_and_comes_back() -> None:
+    call = call_over(NARROW)
+    call.run_until(10_000)
+    call.near.change_link(NARROWEST)
+    call.run_until(20_000)
+    assert len(call.shown_between(16_000, 20_000)) >= 90
+    assert call.playout.stats().interpolated_frames > 0
+    assert longest_gap_ms(call, 10_000, 20_000) < 2_500
+    call.near.change_link(NARROW)
+    call.run_until(30_000)
+    risen = call.sender.stats().rate
+    assert risen is not None and risen.level == 0
+    assert longest_gap_ms(call, 20_000, 30_000) <= 300
 
 
 @pytest.mark.parametrize(("max_kbps", "rate_bps"), [(24, 32_000), (None, 32_000), (None, 64_000)])
@@ -127,7 +143,7 @@ def test_the_cap_holds_with_a_keyframe_under_way(max_kbps: float) -> None:
 @pytest.mark.parametrize("loss", [0.05, 0.10])
 def test_repeated_speech_bridges_losses(loss: float) -> None:
     link = LinkConfig(delay_ms=50, loss=loss, seed=1)
-    plain = VirtualCall(link, coder=pinned_coder(), audio_bitrate_bps=6_000)
+    plain = VirtualCall(link, coder=pinned_coder(), audio_bitrate_bps=9_000)
     repeating = call_over(link, None)
     for call in (plain, repeating):
         call.run_until(8_000)
@@ -144,11 +160,12 @@ def test_repeated_speech_bridges_losses(loss: float) -> None:
     assert decision is not None and decision.repeat_audio and decision.level == 0
 
 
-def test_without_loss_nothing_is_repeated_and_reports_are_rare() -> None:
+def test_without_loss_nothing_is_repeated_and_reports_cost_little() -> None:
     call = call_over(LinkConfig(delay_ms=50), None)
     call.run_until(4_000)
-    answers_bytes = call.far.counters().control_sent_bytes
+    answers_bytes, spent_bytes = call.far.counters().sent_bytes, call.near.counters().ack_sent_bytes
     call.run_until(24_000)
     assert call.playout.stats().jitter.duplicate == 0
-    assert call.far.counters().control_sent_bytes - answers_bytes <= 6 * 60
+    assert call.far.counters().sent_bytes - answers_bytes <= 20 * 90
+    assert call.near.counters().ack_sent_bytes == spent_bytes
     assert call.sender.stats().rtt_ms == pytest.approx(100, abs=10)

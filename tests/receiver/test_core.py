@@ -28,7 +28,7 @@ def core() -> ReceiverCore:
 
 
 def answers(core: ReceiverCore) -> list[ControlMessage]:
-    return [control.parse(data) for data in core.take_answers()]
+    return [control.parse(data) for _, data in core.take_answers()]
 
 
 def media(sequence: int, pts_ms: int) -> bytes:

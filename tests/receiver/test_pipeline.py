@@ -274,7 +274,7 @@ async def test_a_closed_window_ends_the_call(bench: Bench) -> None:
 
 async def test_a_caller_of_another_version_ends_the_call(bench: Bench) -> None:
     task = asyncio.create_task(bench.pipeline().run())
-    bench.caller.transport.send(Channel.MEDIA, b"\x21\x00")
+    bench.caller.transport.send(Channel.CONTROL, b"\x21\x00")
     with pytest.raises(VersionError, match="install the same avcall on both sides"):
         await asyncio.wait_for(task, 5)
     await bench.caller.drain()

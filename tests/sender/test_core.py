@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from avcall.bitstream import control, packet
@@ -38,7 +40,9 @@ def sent_slices(core: SenderCore, start_ms: int, end_ms: int) -> int:
 
 
 def tell(core: SenderCore, message: ControlMessage, now_ms: float = 0) -> None:
-    core.on_message(control.serialize(message), now_ms)
+    is_report = isinstance(message, Report)
+    data = control.serialize_report(message, 0, now_ms) if is_report else control.serialize(message)
+    core.on_message(data, now_ms)
 
 
 def test_it_greets_first() -> None:
@@ -108,16 +112,17 @@ def test_it_answers_pings_and_measures_its_own() -> None:
     assert core.stats().rtt_ms == 0
 
 
-def test_it_keeps_the_report_and_the_goodbye() -> None:
+def test_it_keeps_the_newest_report_and_the_goodbye() -> None:
     core = SenderCore(80)
     tell(core, REPORT)
+    tell(core, replace(REPORT, received_bytes=3999))  # overtaken on its way
     assert core.stats().report == REPORT and core.peer_bye is None
     tell(core, Bye("done"))
     assert core.peer_bye == "done"
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x13", b"\x13\xff\xff", b"\x11\x00\x00", b"\x1f", b"\x12\x00\x00\x01x"]
+    "data", [b"", b"\x13", b"\x13\xff\xff", b"\x80\x61\x00", b"\x1f", b"\x12\x00\x00\x01x"]
 )
 def test_what_is_no_control_message_is_dropped_and_counted(data: bytes) -> None:
     core = SenderCore(80)

@@ -66,7 +66,7 @@ def test_sequence_numbers_wrap() -> None:
     sequences = []
     for number in range(65538):
         packetizer.push(audio_unit(number, 1))
-        sequences += [data[1] << 8 | data[2] for data in packetizer.flush()]
+        sequences += [data[2] << 8 | data[3] for data in packetizer.flush()]
     assert sequences[:2] == [0, 1]
     assert sequences[-3:] == [65535, 0, 1]
 

@@ -42,7 +42,10 @@ class Peer:
         return next((message.reason for message in self.control if isinstance(message, Bye)), None)
 
     def tell(self, message: ControlMessage) -> None:
-        self.transport.send(Channel.CONTROL, control.serialize(message))
+        if isinstance(message, Report):
+            self.transport.send(Channel.MEDIA, control.serialize_report(message, 0, 0))
+        else:
+            self.transport.send(Channel.CONTROL, control.serialize(message))
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(5):
@@ -95,7 +98,7 @@ class Bench:
 
     def assert_all_closed(self) -> None:
         assert self.camera.closed and self.microphone.closed and self.tracker.closed
-        assert not self.near.send(Channel.MEDIA, b"x")
+        assert not self.near.send(Channel.CONTROL, b"x")
 
 
 @pytest.fixture

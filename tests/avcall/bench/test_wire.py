@@ -4,10 +4,10 @@ from avcall.bench.virtual_call import VirtualCall
 from avcall.bench.wire import carry, pieces, tick_contents
 from avcall.stats import Bill
 from avcall.transport.base import Channel
-from avcall.transport.loopback import MESSAGE_OVERHEAD_BYTES, SACK_BYTES
+from avcall.transport.loopback import CONTROL_OVERHEAD_BYTES, MEDIA_OVERHEAD_BYTES, SACK_BYTES
 from avcall.types import AccessUnit, MediaKind
 
-HEADER_BYTES = 8  # of a media message
+HEADER_BYTES = 13  # of a media message
 
 
 def speech(*pts_ms: int) -> list[AccessUnit]:
@@ -36,9 +36,9 @@ def test_the_bill_by_hand() -> None:
     assert (bill.keyframe_bytes, bill.motion_bytes, bill.audio_bytes) == (2500, 2400, 30)
     slices, messages = 3, 13  # 24 pictures in ticks of two, the first tick lacks the first picture
     content = 2500 + 3 * 4 + 24 * 103 + 32 + messages * HEADER_BYTES
-    expected = content + (slices + messages) * MESSAGE_OVERHEAD_BYTES
+    expected = content + slices * CONTROL_OVERHEAD_BYTES + messages * MEDIA_OVERHEAD_BYTES
     # The rest is control messages, which an idle call sends too; the transport counts acknowledgements.
-    extra = bill.wire_bytes - (idle().wire_bytes - 5 - MESSAGE_OVERHEAD_BYTES)
+    extra = bill.wire_bytes - (idle().wire_bytes - 5 - CONTROL_OVERHEAD_BYTES)
     assert abs(extra - expected) <= 2 * SACK_BYTES
     assert bill.back_bytes > idle().back_bytes
 
@@ -47,8 +47,7 @@ def test_a_picture_larger_than_a_message_is_cut() -> None:
     whole = carry([1, 5000, *[0] * 23], [], 80)
     messages = -(-(5000 + 3) // (1200 - HEADER_BYTES))
     grown = whole.wire_bytes - idle().wire_bytes
-    datagrams = 2 * (messages - 1) + 1  # a full message takes two datagrams
-    expected = 5003 + messages * HEADER_BYTES + datagrams * MESSAGE_OVERHEAD_BYTES
+    expected = 5003 + messages * (HEADER_BYTES + MEDIA_OVERHEAD_BYTES)
     assert abs(grown - expected) <= 2 * SACK_BYTES
 
 

@@ -15,14 +15,17 @@ from avcall.bitstream.control import (
     Report,
     parse,
     serialize,
+    serialize_report,
 )
+from avcall.bitstream.packet import MessageType, RtpHeader, split_rtp
 from avcall.errors import BitstreamError, ControlError, VersionError
+
+REPORT = Report(1000, 12, 3, 17.5, 90.0, 970, 250_000, 12.5, 65_535, 7.5)
 
 MESSAGES: list[ControlMessage] = [
     Hello(1, "sender", "avcall 0.1.0", "0123456789abcdef"),
     KeyframeAck(255),
     KeyframeRequest(),
-    Report(1000, 12, 3, 17.5, 90.0, 970, 250_000, 12.5, 65_535, 7.5),
     Ping(12345.5),
     Pong(12345),
     Bye("the camera was unplugged"),
@@ -32,6 +35,26 @@ MESSAGES: list[ControlMessage] = [
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
 def test_round_trip(message: ControlMessage) -> None:
     assert parse(serialize(message)) == message
+
+
+def test_a_report_travels_as_rtp() -> None:
+    data = serialize_report(REPORT, 0x1_0203, 2.0**32 + 7.9)
+    assert parse(data) == REPORT
+    assert split_rtp(data)[0] == RtpHeader(MessageType.REPORT, 0x0203, 7)
+    assert len(data) <= 12 + 60
+    for size in range(len(data)):
+        with pytest.raises(BitstreamError):
+            parse(data[:size])
+
+
+def test_a_report_does_not_travel_reliably_and_others_do_not_travel_as_rtp() -> None:
+    with pytest.raises(ControlError, match="Report is not sent reliably"):
+        serialize(REPORT)
+    report = serialize_report(REPORT, 0, 0)
+    with pytest.raises(ControlError, match="Report does not travel this way"):
+        parse(b"\x13" + report[12:])
+    with pytest.raises(ControlError, match="KeyframeRequest does not travel this way"):
+        parse(report[:12] + b"\x91\x03")
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
@@ -97,7 +120,7 @@ def test_what_breaks_the_schema_is_named(body: object, message: str) -> None:
         b"\x13\x81\x01\x02",
         b"\x13\xd4\xff\x00",
         b"\x13" + bytes(MAX_CONTROL_BYTES),
-        b"\x11\x91\x03",
+        b"\x12\x91\x03",
     ],
 )
 def test_hostile_messages_are_refused(data: bytes) -> None:

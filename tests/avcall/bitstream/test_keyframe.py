@@ -252,7 +252,7 @@ def test_unfinished_keyframes_give_way() -> None:
         (bytes([0x12, 1, 0, 0, 0]), "0 slices"),
         (bytes([0x12, 1, 0, MAX_SLICES + 1, 0]), "251 slices"),
         (bytes([0x12, 1, 2, 2, 0]), "number 2 of 2"),
-        (bytes([0x11, 1, 0, 1, 0]), "another type"),
+        (bytes([0x13, 1, 0, 1, 0]), "another type"),
     ],
 )
 def test_bad_slices_are_refused_by_name(message: bytes, why: str) -> None:

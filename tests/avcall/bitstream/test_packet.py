@@ -7,12 +7,16 @@ from hypothesis import strategies as st
 from avcall.bitstream.packet import (
     MAX_MESSAGE_BYTES,
     MAX_OFFSET_MS,
+    SSRC,
     MediaPacket,
     MessageType,
-    first_byte,
+    RtpHeader,
+    header_size_bytes,
     message_type,
     parse,
+    rtp_header,
     serialize,
+    split_rtp,
 )
 from avcall.errors import AudioFormatError, BitstreamError, PacketError, VersionError
 from tests.units import audio_unit, motion_unit
@@ -32,7 +36,7 @@ def test_round_trip() -> None:
 
 def test_headers_of_a_tick_stay_small() -> None:
     payload_bytes = sum(len(unit.payload) for unit in TICK.motion + TICK.audio)
-    assert len(DATA) - payload_bytes == 8 + 2 * 2 + 2 + 3
+    assert len(DATA) - payload_bytes == 13 + 2 * 2 + 2 + 3
 
 
 @pytest.mark.parametrize("offset_ms", [0, 1, 251, 252, 253, 255, 256, 1274, MAX_OFFSET_MS])
@@ -40,7 +44,7 @@ def test_offsets_of_one_and_two_bytes(offset_ms: int) -> None:
     packet = MediaPacket(1, 5, (motion_unit(5),), (audio_unit(5 + offset_ms, 20),))
     data = serialize(packet)
     assert parse(data) == packet
-    assert len(data) == 8 + 2 + 120 + (1 if offset_ms <= 251 else 2) + 1 + 20
+    assert len(data) == 13 + 2 + 120 + (1 if offset_ms <= 251 else 2) + 1 + 20
 
 
 @given(
@@ -85,14 +89,14 @@ def test_a_flipped_bit_is_refused_or_parses_to_a_valid_packet(bit: int) -> None:
 @given(st.binary(max_size=1300))
 def test_random_bytes_never_do_more_than_be_refused(noise: bytes) -> None:
     try:
-        packet = parse(first_byte(MessageType.MEDIA) + noise)
+        packet = parse(rtp_header(RtpHeader(MessageType.MEDIA, 1, 9)) + noise)
     except BitstreamError:
         return
     assert parse(serialize(packet)) == packet
 
 
-def header(contents: int, body: bytes = b"") -> bytes:
-    return bytes([0x11, 0, 1, 0, 0, 0, 9, contents]) + body
+def header(contents: int, body: bytes = b"", pts_ms: int = 9) -> bytes:
+    return rtp_header(RtpHeader(MessageType.MEDIA, 1, pts_ms)) + bytes([contents]) + body
 
 
 @pytest.mark.parametrize(
@@ -111,8 +115,10 @@ def header(contents: int, body: bytes = b"") -> bytes:
         (header(0b00_001_000, bytes(121)), "truncated in a motion payload"),
         (header(0b00_001_000, b"\xff"), "truncated in a motion offset"),
         (header(0b00_000_001, bytes(MAX_MESSAGE_BYTES)), "at most 1200"),
-        (bytes([0x11, 0, 0, 255, 255, 255, 255, 1, 1, 1, 0x50]), "not 32 bits"),
+        (header(1, b"\x01\x01\x50", pts_ms=2**32 - 1), "not 32 bits"),
         (bytes([0x13, 0]), "another type"),
+        (rtp_header(RtpHeader(MessageType.REPORT, 1, 9)) + b"\x00", "another type"),
+        (header(1, b"\x01\x01\x50").replace(SSRC.to_bytes(4), b"abcd"), "SSRC 0x61626364"),
     ],
 )
 def test_what_breaks_the_protocol_is_named(data: bytes, message: str) -> None:
@@ -145,19 +151,27 @@ def test_serialize_refuses_what_parse_would(change: dict) -> None:
         serialize(dataclasses.replace(TICK, **change))
 
 
+def test_a_media_packet_is_an_rtp_packet() -> None:
+    data = serialize(TICK)
+    assert data[:12] == bytes([0x80, 97]) + (513).to_bytes(2) + (1000).to_bytes(4) + b"avca"
+    assert split_rtp(data) == (RtpHeader(MessageType.MEDIA, 513, 1000), data[12:])
+    assert header_size_bytes() == 13
+
+
 def test_message_types() -> None:
-    assert message_type(b"\x11") is MessageType.MEDIA
+    assert message_type(b"\x80\x61") is MessageType.MEDIA
+    assert message_type(b"\x80\x71") is MessageType.REPORT
     assert message_type(b"\x12") is MessageType.KEYFRAME_SLICE
     assert message_type(b"\x13") is MessageType.CONTROL
 
 
-@pytest.mark.parametrize("data", [b"", b"\x10", b"\x14", b"\x1f"])
+@pytest.mark.parametrize("data", [b"", b"\x10", b"\x11", b"\x14", b"\x1f", b"\x80", b"\x80\x5f", b"\x80\xe1"])
 def test_unknown_messages_are_refused(data: bytes) -> None:
     with pytest.raises(PacketError):
         message_type(data)
 
 
-@pytest.mark.parametrize("data", [b"\x01", b"\x21", b"\xf3"])
+@pytest.mark.parametrize("data", [b"\x01", b"\x21", b"\xf3", b"\x80\x62", b"\x80\x73"])
 def test_another_version_is_not_a_broken_packet(data: bytes) -> None:
     with pytest.raises(VersionError, match="install the same avcall"):
         message_type(data)

@@ -21,12 +21,12 @@ def datagram(text: str) -> Datagram:
 @pytest.mark.parametrize("size_bytes", [0, MAX_MESSAGE_BYTES + 1])
 def test_a_message_of_a_wrong_size_is_refused(size_bytes: int) -> None:
     with pytest.raises(ValueError, match="1 to 1200 bytes"):
-        check_message(bytes(size_bytes))
+        check_message(Channel.CONTROL, bytes(size_bytes))
 
 
 def test_a_message_of_the_limit_passes() -> None:
-    check_message(bytes(1))
-    check_message(bytes(MAX_MESSAGE_BYTES))
+    check_message(Channel.CONTROL, bytes(1))
+    check_message(Channel.CONTROL, bytes(MAX_MESSAGE_BYTES))
 
 
 def test_a_full_inbox_drops_the_oldest_and_counts_it() -> None:

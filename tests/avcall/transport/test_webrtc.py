@@ -17,9 +17,16 @@ from avcall.errors import (
     TransportClosedError,
 )
 from avcall.transport import webrtc
-from avcall.transport.base import MAX_MESSAGE_BYTES, MESSAGE_OVERHEAD_BYTES, Channel, Datagram
+from avcall.transport.base import (
+    CONTROL_OVERHEAD_BYTES,
+    MAX_MESSAGE_BYTES,
+    MEDIA_OVERHEAD_BYTES,
+    Channel,
+    Datagram,
+)
 from avcall.transport.loopback import SACK_BYTES
 from avcall.transport.webrtc import IceConfig, WebRtcTransport
+from tests.units import rtp
 
 ICE = IceConfig(addresses=("127.0.0.1",))
 
@@ -90,21 +97,38 @@ async def test_a_machine_without_a_network_calls_itself(monkeypatch: pytest.Monk
     await caller.close()
 
 
-async def test_a_message_costs_85_bytes_and_every_second_one_a_sack_of_85_back() -> None:
+async def test_media_costs_38_bytes_a_message_and_nothing_comes_back() -> None:
+    async with connected() as (caller, called):
+        await settle(lambda: caller.counters().sent_bytes == called.counters().received_bytes)
+        before = caller.counters()
+        for sequence in range(20):
+            data = rtp(bytes(88), sequence)
+            assert caller.send(Channel.MEDIA, data)
+            datagram = await called.receive()
+            assert (datagram.channel, datagram.data) == (Channel.MEDIA, data)
+        after = caller.counters()
+        assert after.sent_datagrams - before.sent_datagrams == 20
+        assert after.sent_bytes - before.sent_bytes == 20 * (100 + MEDIA_OVERHEAD_BYTES)
+        assert after.received_bytes == before.received_bytes
+        assert after.media_sent_bytes == called.counters().media_received_bytes == 2000
+        assert called.counters().received_bytes == after.sent_bytes
+
+
+async def test_control_costs_85_bytes_a_message_and_every_second_one_a_sack_of_85_back() -> None:
     async with connected() as (caller, called):
         await settle(lambda: caller.counters().sent_bytes == called.counters().received_bytes)
         before = caller.counters()
         for _ in range(20):
-            assert caller.send(Channel.MEDIA, bytes(100))
+            assert caller.send(Channel.CONTROL, bytes(100))
             assert len((await called.receive()).data) == 100
         await settle(lambda: caller.counters().received_datagrams - before.received_datagrams >= 10)
         after = caller.counters()
         assert after.sent_datagrams - before.sent_datagrams == 20
-        assert after.sent_bytes - before.sent_bytes == 20 * (100 + MESSAGE_OVERHEAD_BYTES)
+        assert after.sent_bytes - before.sent_bytes == 20 * (100 + CONTROL_OVERHEAD_BYTES)
         assert after.received_bytes - before.received_bytes == 10 * SACK_BYTES
         assert after.ack_received_bytes - before.ack_received_bytes == 10 * SACK_BYTES
         assert called.counters().ack_sent_bytes == after.ack_received_bytes
-        assert after.media_sent_bytes == called.counters().media_received_bytes == 2000
+        assert after.control_sent_bytes == called.counters().control_received_bytes == 2000
         assert called.counters().received_bytes == after.sent_bytes
 
 
@@ -112,10 +136,26 @@ async def test_a_single_message_is_acknowledged_a_little_later() -> None:
     async with connected() as (caller, called):
         await settle(lambda: caller.counters().sent_bytes == called.counters().received_bytes)
         before = caller.counters().ack_received_bytes
-        caller.send(Channel.MEDIA, b"one")
+        caller.send(Channel.CONTROL, b"one")
         assert (await called.receive()).data == b"one"
         assert called.counters().ack_sent_bytes == before
         await settle(lambda: caller.counters().ack_received_bytes == before + SACK_BYTES)
+
+
+async def test_media_cannot_be_read_forged_or_replayed() -> None:
+    async with connected() as (caller, called):
+        (far,), seen = sockets(called), []
+        deliver = far.datagram_received
+        far.datagram_received = lambda data, address: (seen.append((data, address)), deliver(data, address))
+        caller.send(Channel.MEDIA, rtp(b"a secret face", 1))
+        await called.receive()
+        data, address = next((data, address) for data, address in seen if data[0] == 0x80)
+        assert b"secret" not in data and len(data) == len(rtp(b"a secret face")) + 10
+        deliver(data, address)
+        deliver(data[:-1] + bytes([data[-1] ^ 1]), address)
+        deliver(rtp(b"forged", 2) + bytes(10), address)
+        caller.send(Channel.MEDIA, rtp(b"next", 3))
+        assert (await called.receive()).data == rtp(b"next", 3)
 
 
 @pytest.mark.parametrize(("size_bytes", "datagrams"), [(1160, 1), (1161, 2), (MAX_MESSAGE_BYTES, 2)])
@@ -132,11 +172,9 @@ async def test_lost_media_is_never_sent_again_and_holds_nothing_up() -> None:
     async with connected() as (caller, called):
         lose_datagram(caller, position=2)
         for index in range(10):
-            caller.send(Channel.MEDIA, bytes([index]))
-        received = [(await called.receive()).data[0] for _ in range(9)]
-        assert received == [0, 1, 3, 4, 5, 6, 7, 8, 9]
-        caller.send(Channel.MEDIA, b"\xff")
-        assert (await called.receive()).data == b"\xff"
+            caller.send(Channel.MEDIA, rtp(sequence=index))
+        received = [(await called.receive()).data for _ in range(9)]
+        assert received == [rtp(sequence=index) for index in (0, 1, 3, 4, 5, 6, 7, 8, 9)]
 
 
 async def test_lost_control_is_sent_again_and_keeps_its_order() -> None:
@@ -149,7 +187,8 @@ async def test_lost_control_is_sent_again_and_keeps_its_order() -> None:
 
 async def test_send_refuses_what_would_wait_too_long() -> None:
     async with connected() as (caller, _):
-        accepted = sum(caller.send(Channel.MEDIA, bytes(MAX_MESSAGE_BYTES)) for _ in range(20))
+        full = rtp(bytes(MAX_MESSAGE_BYTES - 12))
+        accepted = sum(caller.send(Channel.MEDIA, full) for _ in range(20))
         assert accepted == webrtc.MAX_BUFFERED_BYTES[Channel.MEDIA] // MAX_MESSAGE_BYTES
         assert caller.counters().refused == 20 - accepted
         assert caller.buffered_bytes(Channel.MEDIA) == accepted * MAX_MESSAGE_BYTES
@@ -158,10 +197,10 @@ async def test_send_refuses_what_would_wait_too_long() -> None:
 
 async def test_send_before_the_connection_and_after_the_end_is_refused() -> None:
     caller = await WebRtcTransport.offer(ICE)
-    assert not caller.send(Channel.MEDIA, b"early")
+    assert not caller.send(Channel.MEDIA, rtp())
     await caller.close()
     await caller.close()
-    assert not caller.send(Channel.MEDIA, b"late")
+    assert not caller.send(Channel.MEDIA, rtp())
     with pytest.raises(TransportClosedError):
         await caller.receive()
 
@@ -174,7 +213,7 @@ async def test_a_bye_arrives_before_the_end_of_the_connection() -> None:
             assert (await called.receive()).data == b"bye"
             with pytest.raises(PeerLostError, match="closed"):
                 await called.receive()
-        assert not called.send(Channel.MEDIA, b"late")
+        assert not called.send(Channel.MEDIA, rtp())
 
 
 async def test_a_peer_that_vanishes_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,13 +236,13 @@ async def test_an_idle_connection_is_kept_by_empty_messages_that_nobody_sees(
             heard = caller.counters().received_datagrams
             clock.advance(webrtc.KEEPALIVE_AFTER_MS + 1)
             await settle(lambda heard=heard: caller.counters().received_datagrams > heard)
-        caller.send(Channel.MEDIA, b"still here")
-        assert (await called.receive()).data == b"still here"
+        caller.send(Channel.MEDIA, rtp(b"still here"))
+        assert (await called.receive()).data == rtp(b"still here")
 
 
 async def test_what_no_peer_of_ours_sends_is_discarded_and_counted() -> None:
     async with connected() as (caller, called):
-        data_channel = caller._channels[Channel.CONTROL]
+        data_channel = caller._control
         data_channel.send("text")
         data_channel.send(bytes(MAX_MESSAGE_BYTES + 1))
         data_channel.send(b"fine")
@@ -303,9 +342,9 @@ def test_the_bytes_are_counted_under_uvloop_too() -> None:
         async with connected() as (caller, called):
             await settle(lambda: caller.counters().sent_bytes == called.counters().received_bytes)
             before = called.counters().received_bytes
-            caller.send(Channel.MEDIA, bytes(100))
+            caller.send(Channel.MEDIA, rtp(bytes(88)))
             await called.receive()
-            assert called.counters().received_bytes - before == 100 + MESSAGE_OVERHEAD_BYTES
+            assert called.counters().received_bytes - before == 100 + MEDIA_OVERHEAD_BYTES
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(call())
