@@ -4,6 +4,7 @@ A call needs neither.
 """
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,8 @@ from avcall.errors import InputError
 
 if TYPE_CHECKING:
     from models.training.trainer import Trainer
+
+PLAIN_EVERY = 25  # videos: without a terminal, progress is a line now and then
 
 Data = Annotated[Path, typer.Option(help="Folder that `avcall prepare` filled.")]
 
@@ -30,25 +33,41 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def prepare(
-    sources: Annotated[list[Path], typer.Argument(help="Videos, or folders of them, of one face each.")],
+    sources: Annotated[list[Path], typer.Argument(help="Videos of faces, or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder for the prepared clips.")],
-    workers: Annotated[int, typer.Option(help="Processes that work side by side.")] = 2,
+    workers: Annotated[int, typer.Option(help="Processes that work side by side.", min=1)] = 2,
 ) -> None:
-    """Turn face clips into training data: pictures, landmarks, masks and speech.
+    """Turn videos of faces into training data: pictures, landmarks, masks and speech.
 
-    Clips that are there already are skipped, so an interrupted run goes on. Says what was refused, and why.
+    Finds faces and cuts, and cuts out each stretch of one face. What is done already, or was refused, is
+    skipped, so an interrupted run goes on. manifest.tsv lists the clips, refused.tsv what was refused.
     """
-    from models.training.prepare import prepare as run
+    from models.training.prepare import Preparation
 
-    console, taken, refused = Console(), 0, 0
-    for done in run(sources, out, workers):
-        taken += done.refused is None
-        if done.refused is not None:
-            refused += 1
-            console.print(f"refused {done.source}: {done.refused}", highlight=False, markup=False)
-        elif taken % 25 == 0:
-            console.print(f"{taken} clips prepared", highlight=False)
-    console.print(f"{taken} clips prepared, {refused} refused; they are in {out}", highlight=False)
+    console, preparation = Console(), Preparation(sources, out)
+    todo, taken, reasons = len(preparation.todo), 0, Counter[str]()
+    if preparation.done:
+        console.print(f"{preparation.done} videos were done before", highlight=False)
+    results = track(
+        preparation.run(workers),
+        "preparing",
+        todo,
+        console=console,
+        disable=not (todo and console.is_terminal),
+    )
+    try:
+        for number, done in enumerate(results, 1):
+            taken += len(done.clips)
+            reasons.update(row.reason for row in done.refused)
+            if number % PLAIN_EVERY == 0 and not console.is_terminal:
+                console.print(f"{number} of {todo} videos, {taken} clips", highlight=False)
+    except KeyboardInterrupt:
+        raise InputError("interrupted; the same command goes on where it was") from None
+    console.print(f"{taken} clips from {todo} videos, in {out}", highlight=False, markup=False)
+    for reason, count in reasons.most_common():
+        console.print(f"  refused {count}: {reason}", highlight=False)
+    if not preparation.manifest.clips:
+        raise InputError(f"none of the videos gave a clip; {out / 'refused.tsv'} says why for each")
 
 
 def train(

@@ -1,21 +1,22 @@
-"""From face clips to training data: one file a clip, with pictures, landmarks, masks and speech.
+"""From videos of faces to training data: one file a clip, with pictures, landmarks, masks and speech.
 
 A prepared clip is an uncompressed npz: `jpeg` (bytes of all frames), `offset` (frames + 1), `landmarks`
 (frames, 478, 2) uint16 in 1/128 pixel (all zero where no face was found), `mask` (frames, 64, 64) uint8 and
 `pcm` (samples,) int16 at 16 kHz, empty without sound.
+
+A video is read twice: once to find the tracks of faces in it, once to cut them out. So a video of any length
+needs the memory of one clip.
 """
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from fractions import Fraction
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-import av
-import av.error
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -23,83 +24,115 @@ from numpy.typing import NDArray
 from avcall.errors import InputError
 from avcall.types import FRAME_RATE, FRAME_SIZE_PX, SAMPLE_RATE_HZ, F32Array, Pcm, U8Image
 from models.priors import NUM_LANDMARKS, PriorExtractor
+from models.training.faces import FaceFinder
+from models.training.manifest import ClipRow, Manifest, RefusedRow, VideoResult
+from models.training.media import MediaError, Speech, read_frames
+from models.training.tracks import (
+    MIN_FACE_SHARE_OF_CROP,
+    FaceBox,
+    Reason,
+    ShotDetector,
+    Track,
+    TrackBuilder,
+)
 
 LANDMARK_SCALE = 128  # landmarks are kept in 1/128 pixel, which uint16 holds up to 512 pixels
 JPEG_QUALITY = 95
-MIN_FRAMES = 25  # shorter clips give no pairs worth training on
 MIN_FACE_SHARE = 0.8  # of the frames of a clip
 NAME_JOINT = "__"
-VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi"})
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What became of one clip: `refused` is the reason, or None when it was taken."""
-
-    source: Path
-    frames: int
-    refused: str | None = None
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
+)
+SAMPLES_A_FRAME = SAMPLE_RATE_HZ // FRAME_RATE
+SOUND_AFTER_SAMPLES = SAMPLE_RATE_HZ // 5  # the last frames' mel windows look ahead
 
 
 def find_videos(sources: list[Path]) -> dict[str, Path]:
-    """Every video under `sources`, by the name of its prepared clip; InputError when there is none.
+    """Every video under `sources`, by its name; InputError when there is none, or two of one name.
 
     A video in sub-folders is named by all of them (VoxCeleb's person/video/clip), so that none hides another.
     """
     found: dict[str, Path] = {}
     for source in sources:
+        if not source.exists():
+            raise InputError(f"no such file or folder: {source}; check the path")
         videos = [source] if source.is_file() else sorted(source.rglob("*"))
         for video in videos:
-            if video.suffix.lower() in VIDEO_SUFFIXES:
-                inside = Path(video.name) if source.is_file() else video.relative_to(source)
-                found.setdefault(NAME_JOINT.join(inside.with_suffix("").parts), video)
+            if source.is_dir() and (video.suffix.lower() not in VIDEO_SUFFIXES or not video.is_file()):
+                continue
+            inside = Path(video.name) if source.is_file() else video.relative_to(source)
+            name = NAME_JOINT.join(inside.with_suffix("").parts)
+            other = found.setdefault(name, video)
+            if other.resolve() != video.resolve():
+                raise InputError(f"{other} and {video} would get one name, {name}; rename one of them")
     if not found:
-        raise InputError(f"no video in {', '.join(map(str, sources))}; give a folder that holds face clips")
+        raise InputError(
+            f"no video in {', '.join(map(str, sources))}; give a folder that holds videos of faces"
+        )
     return found
 
 
-def read_pictures(path: Path) -> Iterator[U8Image]:
-    """Frames (256, 256, 3) uint8 of an already cropped clip, resampled to 25 a second by repetition."""
-    with av.open(str(path)) as container:
-        rate = Fraction(FRAME_RATE)
-        due = 0
-        for frame in container.decode(video=0):
-            seconds = frame.time or 0.0
-            while due <= seconds * rate + 0.5:
-                rgb = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-                if rgb.shape[:2] != (FRAME_SIZE_PX, FRAME_SIZE_PX):
-                    rgb = cv2.resize(rgb, (FRAME_SIZE_PX, FRAME_SIZE_PX), interpolation=cv2.INTER_AREA)
-                yield rgb
-                due += 1
+def find_tracks(path: Path) -> tuple[list[Track], int]:
+    """The tracks of a video, and how many frames it has. Raises MediaError."""
+    tracks: list[Track] = []
+    builder: TrackBuilder | None = None
+    shots, count = ShotDetector(), 0
+    with FaceFinder() as finder:
+        for rgb in read_frames(path):
+            if builder is None:
+                size = rgb.shape[:2]
+                builder = TrackBuilder(size[1], size[0])
+            elif rgb.shape[:2] != size:
+                raise MediaError("its pictures change their size")
+            begins = shots.begins(rgb)
+            if begins:
+                finder.forget()
+            tracks += builder.push([] if builder.cropped else finder.faces(rgb), begins)
+            count += 1
+    if builder is None:
+        raise MediaError("no picture can be decoded")
+    return tracks + builder.finish(), count
 
 
-def read_speech(path: Path) -> Pcm:
-    """Mono speech of a clip, (samples,) int16 at 16 kHz; empty when it has no sound."""
-    with av.open(str(path)) as container:
-        if not container.streams.audio:
-            return np.zeros(0, np.int16)
-        resampler = av.AudioResampler("s16", "mono", SAMPLE_RATE_HZ)
-        parts = [
-            out.to_ndarray()[0] for frame in container.decode(audio=0) for out in resampler.resample(frame)
-        ]
-        parts += [out.to_ndarray()[0] for out in resampler.resample(None)]
-    return np.concatenate(parts).astype(np.int16) if parts else np.zeros(0, np.int16)
+class _Cut:
+    """One clip while it is cut out of its video."""
 
+    def __init__(self, track: Track) -> None:
+        self._track = track
+        self._jpegs: list[bytes] = []
+        self._landmarks: list[F32Array] = []
+        self._masks: list[U8Image] = []
 
-def _look(source: Path) -> tuple[list[bytes], list[F32Array], list[U8Image]]:
-    """JPEG, landmarks (all zero without a face) and mask of every frame."""
-    jpegs: list[bytes] = []
-    landmarks: list[F32Array] = []
-    masks: list[U8Image] = []
-    with PriorExtractor() as extractor:
-        for rgb in read_pictures(source):
-            priors = extractor.extract(rgb)
-            found = priors.landmarks
-            landmarks.append(np.zeros((NUM_LANDMARKS, 2), np.float32) if found is None else found)
-            masks.append(priors.mask)
-            bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-            jpegs.append(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
-    return jpegs, landmarks, masks
+    def look(self, rgb: U8Image, extractor: PriorExtractor) -> None:
+        """Take the next frame of the video."""
+        crop = self._track.square.cut(rgb)
+        priors = extractor.extract(crop)
+        found = priors.landmarks
+        self._landmarks.append(np.zeros((NUM_LANDMARKS, 2), np.float32) if found is None else found)
+        self._masks.append(priors.mask)
+        bgr = cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)
+        self._jpegs.append(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
+
+    def refused(self) -> Reason | None:
+        """Why it is no clip to train on, or None."""
+        seen = [points for points in self._landmarks if points.any()]
+        if not seen:
+            return Reason.NO_FACE
+        if len(seen) < MIN_FACE_SHARE * len(self._landmarks):
+            return Reason.FACE_LOST
+        height = float(np.median([FaceBox.around(points).height for points in seen]))
+        return Reason.TOO_SMALL if height < MIN_FACE_SHARE_OF_CROP * FRAME_SIZE_PX else None
+
+    def arrays(self, pcm: Pcm) -> dict[str, NDArray[Any]]:
+        """What is written."""
+        scaled = np.stack(self._landmarks) * LANDMARK_SCALE + 0.5
+        return {
+            "jpeg": np.frombuffer(b"".join(self._jpegs), np.uint8),
+            "offset": np.cumsum([0, *map(len, self._jpegs)]).astype(np.int64),
+            "landmarks": np.clip(scaled, 0, 65535).astype(np.uint16),
+            "mask": np.stack(self._masks),
+            "pcm": pcm,
+        }
 
 
 def _write(target: Path, arrays: dict[str, NDArray[Any]]) -> None:
@@ -116,46 +149,110 @@ def _write(target: Path, arrays: dict[str, NDArray[Any]]) -> None:
         ) from None
 
 
-def prepare_clip(source: Path, target: Path) -> Prepared:
-    """Turn one clip into `target` (npz), written whole or not at all. Raises InputError on a full disk."""
-    cv2.setNumThreads(1)
-    try:
-        jpegs, landmarks, masks = _look(source)
-        pcm = read_speech(source)
-    except (av.error.FFmpegError, IndexError) as error:
-        return Prepared(source, 0, f"not readable as video: {error}")
-    if len(jpegs) < MIN_FRAMES:
-        return Prepared(source, len(jpegs), f"shorter than {MIN_FRAMES} frames")
-    points = np.stack(landmarks)
-    if points.any(axis=(1, 2)).mean() < MIN_FACE_SHARE:
-        return Prepared(source, len(jpegs), f"a face in less than {MIN_FACE_SHARE:.0%} of its frames")
-    arrays: dict[str, NDArray[Any]] = {
-        "jpeg": np.frombuffer(b"".join(jpegs), np.uint8),
-        "offset": np.cumsum([0, *map(len, jpegs)]).astype(np.int64),
-        "landmarks": np.clip(points * LANDMARK_SCALE + 0.5, 0, 65535).astype(np.uint16),
-        "mask": np.stack(masks),
-        "pcm": pcm,
-    }
-    _write(target, arrays)
-    return Prepared(source, len(jpegs))
+def _cut_out(path: Path, tracks: list[Track]) -> Iterator[tuple[Track, _Cut, Pcm]]:
+    """Each of `tracks` with its pictures and its speech, one after the other. Raises MediaError."""
+    frames = enumerate(read_frames(path))
+    with Speech(path) as speech:
+        for track in tracks:
+            cut = _Cut(track)
+            with PriorExtractor() as extractor:
+                for index, rgb in frames:
+                    if index >= track.first:
+                        cut.look(rgb, extractor)
+                    if index == track.last - 1:
+                        break
+            last = track.last * SAMPLES_A_FRAME + SOUND_AFTER_SAMPLES
+            yield track, cut, speech.take(track.first * SAMPLES_A_FRAME, last)
 
 
-def prepare(sources: list[Path], out: Path, workers: int) -> Iterator[Prepared]:
-    """Prepare every clip under `sources` into `out`, skipping those already there; yields as clips finish.
+def _refused(
+    name: str, path: Path, reason: Reason, first: int = 0, last: int = 0, *, detail: str = ""
+) -> RefusedRow:
+    return RefusedRow(name, str(path), first / FRAME_RATE, (last - first) / FRAME_RATE, reason.value, detail)
 
-    Raises InputError when there is no video, or when `out` cannot be written.
+
+def _clip_row(clip: str, name: str, path: Path, track: Track, *, index: int, sound: bool) -> ClipRow:
+    frames, square = track.last - track.first, track.square
+    return ClipRow(
+        clip,
+        name,
+        str(path),
+        index,
+        track.first / FRAME_RATE,
+        frames,
+        frames / FRAME_RATE,
+        "yes" if sound else "no",
+        square.left,
+        square.top,
+        square.side,
+    )
+
+
+def prepare_video(name: str, path: Path, out: Path) -> VideoResult:
+    """Turn one video into clips in `out`: `name`.npz, or `name`__t0.npz and so on where it holds several.
+
+    Each is written whole or not at all. Raises InputError on a full disk.
     """
-    videos = find_videos(sources)
-    out.mkdir(parents=True, exist_ok=True)
-    # Forked workers would inherit locks of threads that are not there.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        jobs = [
-            pool.submit(prepare_clip, video, out / f"{name}.npz")
-            for name, video in videos.items()
-            if not (out / f"{name}.npz").exists()
-        ]
+    cv2.setNumThreads(1)
+    clips: list[ClipRow] = []
+    refused: list[RefusedRow] = []
+    try:
+        tracks, count = find_tracks(path)
+        if not tracks:
+            refused.append(_refused(name, path, Reason.NO_FACE, 0, count))
+        refused += [_refused(name, path, t.refused, t.first, t.last) for t in tracks if t.refused is not None]
+        good = [track for track in tracks if track.refused is None]
+        for index, (track, cut, pcm) in enumerate(_cut_out(path, good)):
+            reason = cut.refused()
+            if reason is not None:
+                refused.append(_refused(name, path, reason, track.first, track.last))
+                continue
+            clip = name if len(tracks) == 1 else f"{name}{NAME_JOINT}t{index}"
+            _write(out / f"{clip}.npz", cut.arrays(pcm))
+            clips.append(_clip_row(clip, name, path, track, index=index, sound=len(pcm) > 0))
+    except MediaError as error:
+        refused.append(_refused(name, path, Reason.UNREADABLE, detail=str(error)))
+    return VideoResult(name, tuple(clips), tuple(refused))
+
+
+class Preparation:
+    """The work of one `avcall prepare`: `todo` are the videos that are left, by name.
+
+    Raises InputError when there is no video, or when `out` cannot be used.
+    """
+
+    def __init__(self, sources: list[Path], out: Path) -> None:
+        videos = find_videos(sources)
         try:
-            for job in as_completed(jobs):
-                yield job.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--out {out} cannot be made ({error.strerror}); choose another folder"
+            ) from None
+        self.out, self.manifest = out, Manifest(out)
+        self.todo = {name: path for name, path in videos.items() if not self.manifest.done(name)}
+        self.done = len(videos) - len(self.todo)
+
+    def run(self, workers: int) -> Iterator[VideoResult]:
+        """Prepare what is left; yields each video once it is recorded. Raises InputError on a full disk."""
+        with ProcessPoolExecutor(
+            workers,
+            # Forked workers would inherit locks of threads that are not there.
+            mp_context=multiprocessing.get_context("spawn"),
+            # On Ctrl-C a worker ends at once and without a traceback: its video is not recorded yet.
+            initializer=signal.signal,
+            initargs=(signal.SIGINT, signal.SIG_DFL),
+        ) as pool:
+            jobs = [pool.submit(prepare_video, name, path, self.out) for name, path in self.todo.items()]
+            try:
+                for job in as_completed(jobs):
+                    result = job.result()
+                    self.manifest.add(result)
+                    yield result
+            except BrokenProcessPool:
+                raise InputError(
+                    "a worker was ended from outside (for example, for want of memory); "
+                    "prepare again with fewer --workers: what is done is kept"
+                ) from None
+            finally:
+                pool.shutdown(cancel_futures=True)

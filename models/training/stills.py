@@ -31,7 +31,7 @@ from models.metrics.picture import psnr, ssim_map
 from models.metrics.stlpips import StLpips, Trunk
 from models.priors import PriorExtractor
 from models.runtime import Device, ModelRuntime
-from models.training.prepare import read_pictures
+from models.training.media import read_pictures
 
 SIZES_BYTES = (1_500, 4_000, 8_000)
 TRUNK: Trunk = "alex"
