@@ -14,8 +14,9 @@ from avcall.bench.measure import ClipResult
 from avcall.bench.plan import BenchConfig
 from avcall.bench.results import Results, results_json
 from avcall.bench.store import Point, Role, Store
-from avcall.bench.tables import FACES, WHOLE, Table, all_tables, headline, rates_table, scores_table
+from avcall.bench.tables import FACES, WHOLE, all_tables, headline, points_table, rates_table
 from avcall.errors import RecordingError
+from models.metrics.tables import Table
 
 PAPER_NOTE = (
     "The paper (Agarwal et al., WACV 2023) counts 960 bits of motion a frame: 0.0146 BPP, 24.0 kbit/s at 25 "
@@ -103,8 +104,8 @@ def _clip(clip: ClipResult, results: Results, out: Path) -> str:
         parts.append(f'<p><a href="{link}">side by side, with sound ({link})</a></p>')
     for table in (
         rates_table("Rates", rows, results),
-        scores_table("Pictures at the same bits", rows, (*WHOLE, *FACES), results),
-        scores_table("Every point", clip.points, (*WHOLE[:-1], "lmd", "aed", "flicker"), results),
+        points_table("Pictures at the same bits", rows, (*WHOLE, *FACES), results),
+        points_table("Every point", clip.points, (*WHOLE[:-1], "lmd", "aed", "flicker"), results),
     ):
         folded = table.title == "Every point"
         parts.append(

@@ -67,9 +67,8 @@ class Judge:
             raise ValueError(f"{decoded.shape} frames for {reference.frames.shape}")
         one_thread()
         looked = [
-            self._frames.compare(got, sample.seen, self._frames.find_face(got))
+            self._frames.compare(self._frames.see(decoded[sample.index]), sample.seen)
             for sample in reference.samples
-            for got in [decoded[sample.index]]
         ]
         pairs = list(zip(decoded, reference.frames, strict=True))
         whole = {

@@ -1,41 +1,22 @@
 """The tables of the report, as plain rows; printed by rich in the terminal and as HTML in the report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from avcall.bench.rates import ACCOUNTINGS, Rate
 from avcall.bench.rd import Bound, Reading
 from avcall.bench.results import VERDICT_MEASURES, Results, matched
 from avcall.bench.store import Point, Role
 from avcall.bench.verdict import Average, Verdict
-from models.metrics.measures import BY_KEY, QUOTED, Scores, shown
+from models.metrics.measures import BY_KEY, CROSS_IDENTITY, QUOTED, SAME_IDENTITY, shown
+from models.metrics.tables import Table, at_width, print_table, scores_table
 
 WHOLE = ("psnr", "ssim", "ms_ssim", "l1", "st_lpips_vgg", "st_lpips_alex", "fd_effnet", "fid")
 FACES = ("lmd", "lmd_lips", "lmd_eyelids", "aed", "flicker", "lse_d", "lse_c", "face_lost")
 REGIONS = tuple(f"{part}_{name}" for part in ("face", "mouth") for name in ("l1", "psnr", "ssim", "lpips"))
-# Table 1 of the paper lists, for each protocol, how far the picture is from the real one, the identity and
-# the lips; its figures are on VoxCeleb with Inception's FID and are not the measures of the same name here.
-SAME_IDENTITY = ("l1", "psnr", "ssim", "st_lpips_vgg", "fd_effnet", "fid", "lmd", "aed", "lse_d", "lse_c")
-CROSS_IDENTITY = ("fd_effnet", "fid", "lmd", "aed", "lse_d", "lse_c", "face_lost")
-WIDE = 120  # columns, where it is not a terminal that says how many
-LABEL_COLUMNS = 12  # at least, for the names of the rows
 CALL_ANCHOR = "h266-lowdelay"
 ACCOUNTING_TITLES = {"motion": "motion alone", "payload": "whole payload", "wire": "on the wire, both ways"}
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Text cells; the first column is left-aligned, the others right. `bold` rows matter most."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-    bold: frozenset[int] = frozenset()
 
 
 def all_tables(results: Results) -> list[Table]:
@@ -43,13 +24,13 @@ def all_tables(results: Results) -> list[Table]:
     rows = matched(results)
     tables = [
         rates_table("Rates", rows, results),
-        scores_table("Pictures at the same bits", rows, WHOLE, results),
-        scores_table("Faces and motion at the same bits", rows, FACES, results),
-        scores_table("Within the face and the mouth", rows, REGIONS, results),
+        points_table("Pictures at the same bits", rows, WHOLE, results),
+        points_table("Faces and motion at the same bits", rows, FACES, results),
+        points_table("Within the face and the mouth", rows, REGIONS, results),
         quoted_table(results, VERDICT_MEASURES),
         crossover_table(results, VERDICT_MEASURES),
         bd_table(results),
-        scores_table("Same identity (first frame is the keyframe)", rows, SAME_IDENTITY, results),
+        points_table("Same identity (first frame is the keyframe)", rows, SAME_IDENTITY, results),
         cross_table(results),
         omissions_table(results),
     ]
@@ -61,8 +42,8 @@ def brief_tables(results: Results) -> list[Table]:
     rows = matched(results)
     tables = [
         rates_table("Rates", rows, results),
-        scores_table("Pictures at the same bits", rows, WHOLE, results),
-        scores_table("Faces and motion at the same bits", rows, FACES, results),
+        points_table("Pictures at the same bits", rows, WHOLE, results),
+        points_table("Faces and motion at the same bits", rows, FACES, results),
         quoted_table(results, QUOTED),
         crossover_table(results, (*QUOTED, "psnr")),
         cross_table(results),
@@ -106,12 +87,12 @@ def rates_table(title: str, rows: Sequence[Average | Point], results: Results) -
     return Table(title, columns, tuple(cells), note, _bold(rows, results))
 
 
-def scores_table(title: str, rows: Sequence[Average | Point], keys: Sequence[str], results: Results) -> Table:
+def points_table(
+    title: str, rows: Sequence[Average | Point], keys: Sequence[str], results: Results, note: str = ""
+) -> Table:
     """The measures `keys` of every row; those that no row has are left out."""
-    kept = [key for key in keys if any(getattr(row.scores, key) is not None for row in rows)]
-    cells = [(label(row), *_values(row.scores, kept)) for row in rows]
-    columns = ("", *(f"{BY_KEY[key].title} {_arrow(key)}" for key in kept))
-    return Table(title, columns, tuple(cells), bold=_bold(rows, results))
+    scores = [(label(row), row.scores) for row in rows]
+    return scores_table(title, scores, keys, note, _bold(rows, results))
 
 
 def quoted_table(results: Results, keys: Sequence[str]) -> Table:
@@ -168,14 +149,13 @@ def cross_table(results: Results) -> Table:
         "FD-EffNet and FID against the driver's own pictures, AED against the photo, LMD of the way that the "
         "landmarks went since the first frame."
     )
-    table = scores_table("Cross-identity (--source)", results.cross, CROSS_IDENTITY, results)
-    return Table(table.title, table.columns, table.rows, note)
+    return points_table("Cross-identity (--source)", results.cross, CROSS_IDENTITY, results, note)
 
 
 def omissions_table(results: Results) -> Table:
     """What was asked for and is not there."""
     rows = tuple((one.clip, one.what, one.reason) for one in results.omissions)
-    return Table("Left out", ("clip", "what", "why"), rows)
+    return Table("Left out", ("clip", "what", "why"), rows, words=True)
 
 
 def label(row: Average | Point) -> str:
@@ -205,28 +185,9 @@ def crossing(reading: Reading | None) -> str:
 
 def print_tables(console: Console, results: Results) -> None:
     """All tables, in the terminal; a file gets them at full width."""
-    if not console.is_terminal and console.width < WIDE:
-        console = Console(file=console.file, width=WIDE)
+    console = at_width(console)
     for table in brief_tables(results):
-        shown_table = RichTable(
-            title=table.title,
-            caption=table.note or None,
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-            title_justify="left",
-            caption_justify="left",
-        )
-        for number, column in enumerate(table.columns):
-            left = number == 0 or table.title == "Left out"
-            shown_table.add_column(
-                column,
-                justify="left" if left else "right",
-                overflow="fold",
-                min_width=LABEL_COLUMNS if number == 0 else None,
-            )
-        for number, row in enumerate(table.rows):
-            shown_table.add_row(*row, style="bold" if number in table.bold else "")
-        console.print(shown_table)
+        print_table(console, table)
     if headline(results):
         console.print(headline(results), highlight=False, style="bold")
     for missing in results.not_computed:
@@ -247,14 +208,6 @@ def _bold(rows: Sequence[Average | Point], results: Results) -> frozenset[int]:
 
 def _both(rate: Rate) -> tuple[str, str]:
     return f"{rate.kbps:.1f}", f"{rate.bpp:.4f}"
-
-
-def _values(scores: Scores, keys: Sequence[str]) -> tuple[str, ...]:
-    return tuple(shown(key, getattr(scores, key)) for key in keys)
-
-
-def _arrow(key: str) -> str:
-    return "↑" if BY_KEY[key].better.value > 0 else "↓"
 
 
 def _percent(verdict: Verdict) -> str:

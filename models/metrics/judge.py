@@ -1,7 +1,7 @@
 """How far one picture is from the real frame that it stands for: every measure that looks at a single frame.
 
-What the real frame alone decides is computed once (`see`) and shared by all pictures that are compared with
-it. mediapipe and dlib are not thread-safe, so each thread has its own.
+What one picture alone decides is computed once (`see`), however often it is compared. mediapipe and dlib are
+not thread-safe, so each thread has its own.
 """
 
 import threading
@@ -38,7 +38,7 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A real frame (256, 256, 3) with what is computed of it once; `face` is None where none was found."""
+    """A picture (256, 256, 3) with what is computed of it once; `face` is None where none was found."""
 
     rgb: U8Image
     face: Face | None
@@ -76,23 +76,16 @@ class FrameJudge:
         return Face(faces[0], None if embedder is None else embedder.embed(rgb, faces[0]))
 
     def see(self, rgb: U8Image, *, half: bool = False) -> Seen:
-        """A real frame; `half` keeps its features in half precision, for those that wait long."""
+        """Look at a picture; `half` keeps its features in half precision, for those that wait long."""
         features = None if self._perceptual is None else self._perceptual.features(rgb, half=half)
         return Seen(rgb, self.find_face(rgb), features)
 
-    def compare(self, got: U8Image, seen: Seen, face: Face | None) -> dict[str, float]:
-        """Measures by their names in `Scores`; `face` is what `find_face` gives for `got`."""
-        similar, boxes = ssim_map(got, seen.rgb), seen.boxes()
-        values = {"l1": l1(got, seen.rgb), "psnr": psnr(got, seen.rgb)}
-        values |= {"ssim": float(similar.mean()), "ms_ssim": ms_ssim(got, seen.rgb)}
-        if self._perceptual is not None and seen.perceptual is not None:
-            values |= self._perceptual.distances(self._perceptual.features(got), seen.perceptual, boxes)
-        for name, box in boxes.items():
-            part, wanted = box.cut(got), box.cut(seen.rgb)
-            values[f"{name}_l1"] = l1(part, wanted)
-            values[f"{name}_psnr"] = psnr(part, wanted)
-            values[f"{name}_ssim"] = float(box.cut(similar).mean())
-        return values | compare_faces(face, seen.face)
+    def compare(self, got: Seen, wanted: Seen) -> dict[str, float]:
+        """Measures of one picture by their names in `Scores`, within the regions of the wanted one's face."""
+        values = compare_pixels(got, wanted) | compare_faces(got.face, wanted.face)
+        if self._perceptual is None or got.perceptual is None or wanted.perceptual is None:
+            return values
+        return values | self._perceptual.distances(got.perceptual, wanted.perceptual, wanted.boxes())
 
     def _tools(self) -> tuple[PriorExtractor, FaceEmbedder | None]:
         if not hasattr(self._local, "tools"):
@@ -100,6 +93,19 @@ class FrameJudge:
             self._local.tools = (PriorExtractor(tracking=False), embedder)
         tools: tuple[PriorExtractor, FaceEmbedder | None] = self._local.tools
         return tools
+
+
+def compare_pixels(got: Seen, wanted: Seen) -> dict[str, float]:
+    """L1, PSNR, SSIM and MS-SSIM, of the whole picture and of the regions of the wanted one's face."""
+    similar, boxes = ssim_map(got.rgb, wanted.rgb), wanted.boxes()
+    values = {"l1": l1(got.rgb, wanted.rgb), "psnr": psnr(got.rgb, wanted.rgb)}
+    values |= {"ssim": float(similar.mean()), "ms_ssim": ms_ssim(got.rgb, wanted.rgb)}
+    for name, box in boxes.items():
+        part, real = box.cut(got.rgb), box.cut(wanted.rgb)
+        values[f"{name}_l1"] = l1(part, real)
+        values[f"{name}_psnr"] = psnr(part, real)
+        values[f"{name}_ssim"] = float(box.cut(similar).mean())
+    return values
 
 
 def compare_faces(found: Face | None, wanted: Face | None) -> dict[str, float]:

@@ -91,6 +91,13 @@ BY_KEY = {measure.key: measure for measure in MEASURES}
 # What the quoted number is about, and the curves that are drawn.
 QUOTED = ("st_lpips_vgg", "st_lpips_alex", "fd_effnet", "lmd")
 DRAWN = ("psnr", "ssim", "st_lpips_vgg", "st_lpips_alex", "fd_effnet", "lmd", "aed", "flicker", "mouth_psnr")
+# Table 1 of the paper lists, for each protocol, how far the picture is from the real one, the identity and
+# the lips; its figures are on VoxCeleb with Inception's FID and are not the measures of the same name here.
+SAME_IDENTITY = (
+    *("l1", "psnr", "ssim", "st_lpips_vgg", "st_lpips_alex"),
+    *("fd_effnet", "fid", "lmd", "aed", "lse_d", "lse_c"),
+)
+CROSS_IDENTITY = ("fd_effnet", "fid", "lmd", "aed", "lse_d", "lse_c", "face_lost")
 
 
 def shown(key: str, value: float | None) -> str:

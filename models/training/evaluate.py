@@ -1,307 +1,293 @@
-"""Same-identity evaluation of a weights folder, through the runtime as the call uses it.
+"""Evaluation of weights on people that they never saw, through the runtime as the call uses it.
 
-The first frame of a clip that shows a face is the keyframe; of the frames after it every k-th is drawn. Three
-rows are measured: with speech, without it, and the keyframe shown unmoved, below which a model is worth
-nothing. A clip counts by the mean of its frames, the set by the mean of its clips.
+Same identity: the first frame of a clip that shows a face is the keyframe, the frames after it are drawn and
+every k-th is judged. Cross-identity: the keyframe is another person's. Three rows are measured: with speech,
+without it, and the keyframe shown unmoved, below which a model is worth nothing. A clip counts by the mean of
+its frames, the set by the mean of its clips; Frechet distances are those of all pictures together.
 """
 
-import dataclasses
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from avcall.errors import InputError
-from avcall.types import FRAME_SIZE_PX, F32Array, Keypoints, Priors, U8Image
-from models.metrics.picture import (
-    EYELIDS,
-    LIPS,
-    box_around,
-    l1,
-    landmark_distance,
-    mouth_box,
-    psnr,
-    ssim_map,
-)
-from models.metrics.stlpips import StLpips
-from models.priors import PriorExtractor, draw_mesh
+from avcall.errors import InputError, RecordingError
+from avcall.types import FRAME_RATE, SAMPLE_RATE_HZ, FaceCrop, U8Image
+from models.metrics.judge import FrameJudge, Seen
+from models.metrics.measures import Scores, mean_of, mean_scores
+from models.metrics.reenactment import compare_driven
+from models.metrics.sets import Features, SetJudge, compare_sets, join
 from models.runtime import Device, ModelRuntime, load_manifest
 from models.training.data import Clip
+from models.training.drawing import Puppet, Still, detect, first_face, still_of
+from models.training.evaluation import (
+    Block,
+    ClipReport,
+    Report,
+    Row,
+    distinct,
+    label_of,
+    to_json,
+    to_markdown,
+)
+from models.training.strips import Line, Strip
 
-KEYFRAME = 0
-UPPER_LID, LOWER_LID = (159, 386), (145, 374)  # landmarks at the middle of each eye's lids
-UPPER_LIP, LOWER_LIP = 13, 14
+PERSON_ENDS = "_"  # a clip's person is its name up to here: p383_1, id10001__video__clip
+JPEG_QUALITY = 92
+SAMPLES_A_FRAME = SAMPLE_RATE_HZ // FRAME_RATE
 
 
-class Row(Enum):
-    """What is compared with the frame that the camera saw."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateConfig:
+    """What is evaluated on what, a report for each weights folder.
 
-    SPEECH = "with speech"
-    SILENT = "without speech"
-    UNMOVED = "keyframe unmoved"
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Measures of one row; None where one was not computed, or where no face was found.
-
-    L1 has white at 1, PSNR is in dB, LMD in % of the face's width; `face_lost` is the share of pictures in
-    which no face was found.
+    `cross` adds the cross-identity block, with the next person's first frame as the keyframe; `source` adds
+    it with this picture. Raises InputError for a value out of range.
     """
 
-    l1: float | None = None
-    psnr: float | None = None
-    ssim: float | None = None
-    st_lpips_vgg: float | None = None
-    st_lpips_alex: float | None = None
-    face_l1: float | None = None
-    face_psnr: float | None = None
-    face_ssim: float | None = None
-    mouth_l1: float | None = None
-    mouth_psnr: float | None = None
-    mouth_ssim: float | None = None
-    lmd: float | None = None
-    lmd_lips: float | None = None
-    lmd_eyelids: float | None = None
-    face_lost: float | None = None
+    weights: tuple[Path, ...]
+    data: Path
+    out: Path | None = None
+    every: int = 5
+    perceptual: bool = True
+    cross: bool = False
+    source: FaceCrop | None = None
+    inception: Path | None = None
+    syncnet: Path | None = None
+    device: str = "auto"
+    threads: int = 2
 
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise InputError(f"--every is {self.every}; it goes from 1 up")
+        if self.device not in (devices := [device.value for device in Device]):
+            raise InputError(f"--device {self.device} is none; choose one of {', '.join(devices)}")
+        if self.threads < 1:
+            raise InputError(f"--threads is {self.threads}; it goes from 1 up")
 
-@dataclass(frozen=True, slots=True)
-class ClipReport:
-    """One clip: how many frames were drawn, and the mean scores by row."""
-
-    name: str
-    frames: int
-    rows: dict[str, Scores]
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The whole set. `record` is what the weights say about themselves."""
-
-    record: dict[str, object]
-    every: int
-    rows: dict[str, Scores]
-    clips: tuple[ClipReport, ...]
-
-    def to_json(self) -> str:
-        """Everything, as a file holds it."""
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+    @property
+    def not_computed(self) -> tuple[str, ...]:
+        """What the settings leave out, with the option that brings it."""
+        missing = {
+            "ST-LPIPS: --no-perceptual": not self.perceptual,
+            "FID: no --inception file": self.inception is None,
+            "Sync: no --syncnet file": self.syncnet is None,
+            "cross-identity: neither --cross nor --source": not self.cross and self.source is None,
+        }
+        return tuple(reason for reason, absent in missing.items() if absent)
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One frame: what the camera saw, its landmarks, and the picture of each row."""
+    """One frame of the driver, and the picture of each row."""
 
     index: int
     wanted: U8Image
-    landmarks: F32Array | None
     pictures: dict[Row, U8Image]
 
 
-def mean_scores(scores: list[Scores]) -> Scores:
-    """The mean of every measure over those that have it."""
-    means: dict[str, float | None] = {}
-    for field in dataclasses.fields(Scores):
-        known = [value for s in scores if (value := getattr(s, field.name)) is not None]
-        means[field.name] = float(np.mean(known)) if known else None
-    return Scores(**means)
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One clip's report, the features of its pictures by row and of the camera's, and its strip."""
+
+    report: ClipReport
+    features: dict[Row, Features]
+    wanted: Features
+    strip: U8Image | None
 
 
-class Judge:
-    """Scores pictures. Without `perceptual` there is no ST-LPIPS, which takes most of the time."""
+def draw_clip(runtime: ModelRuntime, clip: Clip, still: Still, every: int, *, other: bool) -> Iterator[Drawn]:
+    """Every k-th frame from the first with a face on, if there is one.
 
-    def __init__(self, extractor: PriorExtractor, *, perceptual: bool) -> None:
-        self._extractor = extractor
-        self._vgg = StLpips("vgg") if perceptual else None
-        self._alex = StLpips("alex") if perceptual else None
-
-    def landmarks(self, rgb: U8Image) -> F32Array | None:
-        """Landmarks (478, 2) of the face, or None without one."""
-        faces = self._extractor.faces(rgb)
-        return faces[0] if faces else None
-
-    def _regions(self, picture: U8Image, drawn: Drawn) -> dict[str, float]:
-        similar = ssim_map(picture, drawn.wanted)
-        scores = {"l1": l1(picture, drawn.wanted), "psnr": psnr(picture, drawn.wanted)}
-        scores["ssim"] = float(similar.mean())
-        if drawn.landmarks is None:
-            return scores
-        boxes = {
-            "face": box_around(drawn.landmarks, 0, FRAME_SIZE_PX),
-            "mouth": mouth_box(drawn.landmarks, FRAME_SIZE_PX),
-        }
-        for name, box in boxes.items():
-            part, wanted = box.cut(picture), box.cut(drawn.wanted)
-            scores[f"{name}_l1"] = l1(part, wanted)
-            scores[f"{name}_psnr"] = psnr(part, wanted)
-            scores[f"{name}_ssim"] = float(box.cut(similar).mean())
-        return scores
-
-    def _distances(self, picture: U8Image, wanted: F32Array | None) -> dict[str, float]:
-        if wanted is None:
-            return {}
-        found = self.landmarks(picture)
-        if found is None:
-            return {"face_lost": 1.0}
-        return {
-            "lmd": landmark_distance(found, wanted),
-            "lmd_lips": landmark_distance(found, wanted, LIPS),
-            "lmd_eyelids": landmark_distance(found, wanted, EYELIDS),
-            "face_lost": 0.0,
-        }
-
-    def score(self, drawn: Drawn) -> dict[Row, Scores]:
-        """The scores of every row of a frame."""
-        measures = {
-            row: self._regions(picture, drawn) | self._distances(picture, drawn.landmarks)
-            for row, picture in drawn.pictures.items()
-        }
-        for name, distance in (("st_lpips_vgg", self._vgg), ("st_lpips_alex", self._alex)):
-            if distance is not None:
-                wanted = distance.features(drawn.wanted)
-                for row, picture in drawn.pictures.items():
-                    measures[row][name] = distance.distance(distance.features(picture), wanted)
-        return {row: Scores(**values) for row, values in measures.items()}
-
-
-def detect(runtime: ModelRuntime, clip: Clip, index: int) -> Keypoints:
-    """Keypoints of a prepared frame, from the priors that were prepared with it."""
-    landmarks, mask = clip.landmarks(index), clip.mask(index)
-    mesh = draw_mesh(landmarks) if landmarks.any() else np.zeros_like(mask)
-    return runtime.detect(clip.picture(index), Priors(mesh, mask, None))
-
-
-def draw_clip(runtime: ModelRuntime, judge: Judge, clip: Clip, every: int) -> Iterator[Drawn]:
-    """The keyframe's own frame first (unmoved in every row), then every k-th frame after it."""
-    first = next((i for i in range(len(clip)) if clip.landmarks(i).any()), None)
+    A clip's own still is that first frame, and left out; `other` says that the still is somebody else's.
+    """
+    first = first_face(clip)
     if first is None:
         return
-    still = clip.picture(first)
-    runtime.set_keyframe(KEYFRAME, still, detect(runtime, clip, first))
-    yield Drawn(first, still, judge.landmarks(still), dict.fromkeys(Row, still))
+    puppet = Puppet(runtime, still, other_person=other)
     speech = len(clip.pcm) > 0
-    for index in range(first + every, len(clip), every):
-        keypoints, mel = detect(runtime, clip, index), clip.mel(index)
-        silent = runtime.synthesize(KEYFRAME, keypoints, mel, speech=False)
-        spoken = runtime.synthesize(KEYFRAME, keypoints, mel, speech=True) if speech else silent
-        wanted = clip.picture(index)
-        pictures = {Row.SPEECH: spoken, Row.SILENT: silent, Row.UNMOVED: still}
-        yield Drawn(index, wanted, judge.landmarks(wanted), pictures)
+    for index in range(first if other else first + every, len(clip), every):
+        pose, mel = puppet.pose(detect(runtime, clip, index)), clip.mel(index)
+        silent = puppet.draw(pose, mel, speech=False)
+        spoken = puppet.draw(pose, mel, speech=True) if speech else silent
+        pictures = {Row.SPEECH: spoken, Row.SILENT: silent, Row.UNMOVED: still.rgb}
+        yield Drawn(index, clip.picture(index), pictures)
 
 
-def _openness(landmarks: F32Array, upper: tuple[int, ...], lower: tuple[int, ...]) -> float:
-    return float(np.linalg.norm(landmarks[list(upper)] - landmarks[list(lower)], axis=1).mean())
+class ClipJudge:
+    """Judges the pictures of a clip, row by row."""
 
+    def __init__(self, frames: FrameJudge, sets: SetJudge, every: int) -> None:
+        self._frames, self._sets, self._every = frames, sets, every
 
-class Strip:
-    """Keeps the frames that tell most: mouth widest, eyes most closed, head farthest from the keyframe."""
-
-    def __init__(self, keyframe: Drawn) -> None:
-        self._keyframe = keyframe
-        self._best: dict[str, tuple[float, Drawn]] = {}
-
-    def offer(self, drawn: Drawn) -> None:
-        """Take a frame if it tells more than the one kept."""
-        now, before = drawn.landmarks, self._keyframe.landmarks
-        if now is None or before is None:
-            return
-        worth = {
-            "mouth": _openness(now, (UPPER_LIP,), (LOWER_LIP,)),
-            "eyes": -_openness(now, UPPER_LID, LOWER_LID),
-            "head": landmark_distance(now, before),
-        }
-        for name, value in worth.items():
-            if name not in self._best or value > self._best[name][0]:
-                self._best[name] = (value, drawn)
-
-    def picture(self) -> U8Image | None:
-        """A line a frame: keyframe | camera | with speech | without speech, (H, W, 3); None without one."""
-        chosen = sorted({d.index: d for _, d in self._best.values()}.items())
-        if not chosen:
+    def judge(self, runtime: ModelRuntime, clip: Clip, still: Still, *, other: bool) -> Judged | None:
+        """None for a clip in which there is nothing to draw."""
+        if not self._sets.hears:
+            looked = drawn = list(draw_clip(runtime, clip, still, self._every, other=other))
+        else:  # SyncNet looks at consecutive frames
+            drawn = list(draw_clip(runtime, clip, still, 1, other=other))
+            looked = drawn[0 if other else self._every - 1 :: self._every]
+        if not looked:
             return None
-        lines = [
-            np.concatenate(
-                [self._keyframe.wanted, d.wanted, d.pictures[Row.SPEECH], d.pictures[Row.SILENT]], 1
+        if other:
+            real = [Seen(one.wanted, self._frames.find_face(one.wanted), None) for one in looked]
+            values = {row: self._driven(row, looked, real, still) for row in Row}
+        else:
+            real = [self._frames.see(one.wanted) for one in looked]
+            values = {row: self._compared(row, looked, real, still) for row in Row}
+        for row in Row:
+            values[row] |= self._sync(row, drawn, real, clip)
+        return Judged(
+            ClipReport(clip.name, still.name, len(looked), {r.value: Scores(**v) for r, v in values.items()}),
+            {row: self._sets.features([one.pictures[row] for one in looked]) for row in Row},
+            self._sets.features([one.wanted for one in looked]),
+            _strip(looked, real, clip, still),
+        )
+
+    def _compared(
+        self, row: Row, looked: Sequence[Drawn], real: Sequence[Seen], still: Still
+    ) -> dict[str, float]:
+        """Against the frames that the camera saw."""
+        if row is Row.UNMOVED:  # one picture for all frames
+            seen = self._frames.see(still.rgb)
+            return mean_of([self._frames.compare(seen, wanted) for wanted in real])
+        pairs = zip(looked, real, strict=True)
+        return mean_of([self._frames.compare(self._frames.see(d.pictures[row]), w) for d, w in pairs])
+
+    def _driven(
+        self, row: Row, looked: Sequence[Drawn], real: Sequence[Seen], still: Still
+    ) -> dict[str, float]:
+        """Against the motion of the driver and the identity of the still."""
+        identity = self._frames.find_face(still.rgb)
+        if identity is None:
+            return {}
+        found = [self._frames.find_face(one.pictures[row]) for one in looked]
+        return compare_driven(found, [seen.face for seen in real], identity)
+
+    def _sync(self, row: Row, drawn: Sequence[Drawn], real: Sequence[Seen], clip: Clip) -> dict[str, float]:
+        if not self._sets.hears:
+            return {}
+        places = [seen.face.landmarks for seen in real if seen.face is not None]
+        pcm = clip.pcm[drawn[0].index * SAMPLES_A_FRAME :]
+        return self._sets.sync(np.stack([one.pictures[row] for one in drawn]), places, pcm)
+
+
+class Evaluation:
+    """Takes weights folders through the clips; owns the networks of the measures."""
+
+    def __init__(self, config: EvaluateConfig, on_clip: Callable[[str], object]) -> None:
+        """`on_clip` is told what is done. Raises InputError for no clip, or a package that is missing."""
+        data = config.data
+        self._paths = sorted(data.glob("*.npz"))
+        if not self._paths:
+            raise InputError(
+                f"no prepared clip in {data}; make some with: avcall prepare VIDEOS --out {data}"
             )
-            for _, d in chosen
-        ]
-        return np.concatenate(lines, 0)
+        self._config, self._on_clip = config, on_clip
+        frames = FrameJudge(perceptual=config.perceptual)
+        self._judge = ClipJudge(frames, SetJudge(config.inception, config.syncnet), config.every)
+
+    def run(self, weights: Path, label: str, out: Path | None) -> Report:
+        """One folder. Strips go to `out`. Raises WeightsError."""
+        config = self._config
+        runtime = ModelRuntime(device=Device(config.device), threads=config.threads, weights=weights)
+        same = self._block(runtime, out, other=False)
+        if not same.clips:
+            raise InputError(f"no clip in {config.data} shows a face for longer than --every {config.every}")
+        crossed = config.cross or config.source is not None
+        return Report(
+            label=label,
+            weights=weights.name,
+            record=load_manifest(weights).get("record", {}),
+            provider=runtime.provider,
+            every=config.every,
+            same=same,
+            cross=self._block(runtime, out, other=True) if crossed else None,
+            not_computed=config.not_computed,
+        )
+
+    def _block(self, runtime: ModelRuntime, out: Path | None, *, other: bool) -> Block:
+        judged: list[Judged] = []
+        for number, path in enumerate(self._paths):
+            clip = Clip(path)
+            still = self._other(runtime, number) if other else still_of(runtime, clip)
+            one = None if still is None else self._judge.judge(runtime, clip, still, other=other)
+            if one is not None:
+                judged.append(one)
+                if out is not None and one.strip is not None:
+                    _write_strip(out / ("cross" if other else "same"), clip.name, one.strip)
+            self._on_clip(f"{clip.name}{' cross' if other else ''}")
+        return _pooled(judged)
+
+    def _other(self, runtime: ModelRuntime, number: int) -> Still | None:
+        """The photo, or the first face of the next clip of another person, or else of the next clip."""
+        photo = self._config.source
+        if photo is not None:
+            return Still("photo", photo.rgb, runtime.detect(photo.rgb, photo.priors))
+        following = [*self._paths[number + 1 :], *self._paths[:number]]
+        others = [path for path in following if _person(path) != _person(self._paths[number])]
+        stills = (still_of(runtime, Clip(path)) for path in [*others, *following])
+        return next((still for still in stills if still is not None), None)
 
 
-def evaluate_clip(
-    runtime: ModelRuntime, judge: Judge, clip: Clip, every: int
-) -> tuple[ClipReport, U8Image | None]:
-    """Scores and picture strip of one clip."""
-    frames = draw_clip(runtime, judge, clip, every)
-    keyframe = next(frames, None)
-    scores: dict[Row, list[Scores]] = {row: [] for row in Row}
-    strip = None if keyframe is None else Strip(keyframe)
-    for drawn in frames:
-        for row, values in judge.score(drawn).items():
-            scores[row].append(values)
-        if strip is not None:
-            strip.offer(drawn)
-    rows = {row.value: mean_scores(values) for row, values in scores.items()}
-    report = ClipReport(clip.name, len(scores[Row.SPEECH]), rows)
-    return report, None if strip is None else strip.picture()
+def evaluate(config: EvaluateConfig, on_clip: Callable[[str], object] = lambda _: None) -> tuple[Report, ...]:
+    """Every weights folder on a folder of prepared clips, one clip in memory at a time.
 
-
-def evaluate(
-    weights: Path,
-    data: Path,
-    *,
-    every: int = 5,
-    perceptual: bool = True,
-    out: Path | None = None,
-    device: Device = Device.AUTO,
-    threads: int = 2,
-    on_clip: Callable[[ClipReport], None] | None = None,
-) -> Report:
-    """Evaluate a weights folder on a folder of prepared clips, one clip in memory at a time.
-
-    With `out`, report.json, table.md and one strip a clip are written there. Raises InputError and
-    WeightsError.
+    With `out`, report.json, table.md and the strips are written there. Raises InputError and WeightsError.
     """
-    paths = sorted(data.glob("*.npz"))
-    if not paths:
-        raise InputError(f"no prepared clip in {data}; make some with: avcall prepare VIDEOS --out {data}")
-    runtime = ModelRuntime(device=device, threads=threads, weights=weights)
-    reports: list[ClipReport] = []
-    with PriorExtractor(tracking=False) as extractor:
-        judge = Judge(extractor, perceptual=perceptual)
-        for path in paths:
-            report, strip = evaluate_clip(runtime, judge, Clip(path), every)
-            reports.append(report)
-            if out is not None and strip is not None:
-                _write_strip(out, report.name, strip)
-            if on_clip is not None:
-                on_clip(report)
-    counted = [r for r in reports if r.frames]
-    rows = {row.value: mean_scores([r.rows[row.value] for r in counted]) for row in Row}
-    whole = Report(load_manifest(weights).get("record", {}), every, rows, tuple(reports))
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "report.json").write_text(whole.to_json())
-        (out / "table.md").write_text(table(whole))
-    return whole
+    labels = [label_of(load_manifest(folder).get("config", {})) for folder in config.weights]
+    labels = distinct(labels, [folder.name for folder in config.weights])
+    evaluation = Evaluation(config, on_clip)
+    reports: list[Report] = []
+    for folder, label in zip(config.weights, labels, strict=True):
+        out = config.out
+        strips = out / folder.name if out is not None and len(config.weights) > 1 else out
+        reports.append(evaluation.run(folder, label, strips))
+    if config.out is not None:
+        try:
+            config.out.mkdir(parents=True, exist_ok=True)
+            (config.out / "report.json").write_text(to_json(reports))
+            (config.out / "table.md").write_text(to_markdown(reports))
+        except OSError as error:
+            raise RecordingError(
+                f"--out {config.out} cannot be written ({error.strerror}); choose another folder"
+            ) from None
+    return tuple(reports)
 
 
-def _write_strip(out: Path, name: str, strip: U8Image) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(out / f"{name}.jpg"), cv2.cvtColor(strip, cv2.COLOR_RGB2BGR))
+def _pooled(judged: Sequence[Judged]) -> Block:
+    """The means over the clips, with the Frechet distances of all their pictures together."""
+    wanted = [one.wanted for one in judged]
+    rows = {}
+    for row in Row:
+        mean = mean_scores([one.report.rows[row.value] for one in judged])
+        sets = compare_sets(join([one.features[row] for one in judged]), join(wanted)) if judged else {}
+        rows[row.value] = replace(mean, **sets)
+    return Block(rows, tuple(one.report for one in judged))
 
 
-def table(report: Report) -> str:
-    """Markdown: one line a row of the report, one column a measure; a dash where it was not computed."""
-    names = [field.name for field in dataclasses.fields(Scores)]
-    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for row, scores in report.rows.items():
-        values = (getattr(scores, name) for name in names)
-        cells = ["-" if value is None else f"{value:.4g}" for value in values]
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def _person(path: Path) -> str:
+    return path.stem.split(PERSON_ENDS)[0]
+
+
+def _strip(looked: Sequence[Drawn], real: Sequence[Seen], clip: Clip, still: Still) -> U8Image | None:
+    """A line a frame: keyframe | camera | with speech | without speech."""
+    strip = Strip(clip.landmarks(first_face(clip) or 0))
+    for one, seen in zip(looked, real, strict=True):
+        pictures = (still.rgb, one.wanted, one.pictures[Row.SPEECH], one.pictures[Row.SILENT])
+        strip.offer(Line(one.index, None if seen.face is None else seen.face.landmarks, pictures))
+    return strip.picture()
+
+
+def _write_strip(folder: Path, name: str, strip: U8Image) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordingError(
+            f"{folder} cannot be made ({error.strerror}); choose another folder for --out"
+        ) from None
+    bgr = cv2.cvtColor(strip, cv2.COLOR_RGB2BGR)
+    if not cv2.imwrite(str(folder / f"{name}.jpg"), bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
+        raise RecordingError(f"{folder / name}.jpg cannot be written; free some space")

@@ -1,0 +1,75 @@
+"""A keyframe that is moved by a clip: which frame it is, which priors, whose motion."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avcall.types import F32Array, Keypoints, Priors, U8Image
+from models.retarget import Retarget
+from models.training.data import Clip
+from models.training.drawing import Puppet, Still, detect, first_face, priors_of, still_of
+from tests.models.tiny import write_prepared
+from tests.units import make_keypoints
+
+
+class FakeRuntime:
+    """Remembers what it was asked; every detection is another set of keypoints."""
+
+    def __init__(self) -> None:
+        self.keyframe: U8Image | None = None
+        self.detected: list[Priors] = []
+        self.posed: list[Keypoints] = []
+
+    def detect(self, rgb: U8Image, priors: Priors) -> Keypoints:
+        self.detected.append(priors)
+        return make_keypoints(len(self.detected))
+
+    def set_keyframe(self, index: int, rgb: U8Image, keypoints: Keypoints) -> None:
+        self.keyframe = rgb
+
+    def synthesize(self, index: int, keypoints: Keypoints, mel: F32Array, *, speech: bool) -> U8Image:
+        self.posed.append(keypoints)
+        return np.full((256, 256, 3), 100 if speech else 50, np.uint8)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Clip:
+    """Six frames, the first of which shows no face."""
+    write_prepared(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = dict(file)
+    arrays["landmarks"][0] = 0
+    np.savez(tmp_path / "a.npz", **arrays)
+    return Clip(tmp_path / "a.npz")
+
+
+def test_the_first_frame_with_a_face_is_the_still(clip: Clip) -> None:
+    runtime = FakeRuntime()
+    still = still_of(runtime, clip)  # type: ignore[arg-type]
+    assert still is not None
+    assert (first_face(clip), still.name) == (1, "a")
+    assert np.array_equal(still.rgb, clip.picture(1))
+    assert runtime.detected[0].mesh.any() and runtime.detected[0].mask.all()
+
+
+def test_a_frame_without_a_face_has_no_mesh(clip: Clip) -> None:
+    priors = priors_of(clip, 0)
+    assert priors.landmarks is None
+    assert not priors.mesh.any() and priors.mask.all()
+
+
+def test_ones_own_still_takes_the_pose_as_it_is_and_anothers_the_motion(clip: Clip) -> None:
+    runtime = FakeRuntime()
+    start, later = detect(runtime, clip, 1), detect(runtime, clip, 2)  # type: ignore[arg-type]
+    still = Still("b", clip.picture(3), make_keypoints(9))
+    own = Puppet(runtime, still, other_person=False)  # type: ignore[arg-type]
+    assert own.pose(start) is start
+    assert runtime.keyframe is still.rgb
+    other = Puppet(runtime, still, other_person=True)  # type: ignore[arg-type]
+    assert np.allclose(other.pose(start).values, still.keypoints.values, atol=1e-6)
+    retarget = Retarget(still.keypoints)
+    retarget.apply(start)
+    assert np.array_equal(other.pose(later).values, retarget.apply(later).values)
+    assert other.draw(later, clip.mel(2), speech=True).max() == 100
+    assert runtime.posed == [later]
