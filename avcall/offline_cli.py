@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 
 from avcall.errors import InputError
 
@@ -133,7 +133,10 @@ def export(
 
 def evaluate(
     data: Data,
-    weights: Annotated[Path | None, typer.Option(help="Weights folder; default: the shipped one.")] = None,
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(help="Weights folder; default: the shipped one. Several make the table of an ablation."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for report.json, table.md and picture strips.")
     ] = None,
@@ -141,22 +144,47 @@ def evaluate(
     perceptual: Annotated[
         bool, typer.Option(help="Compute ST-LPIPS too, which takes most of the time.")
     ] = True,
+    cross: Annotated[
+        bool, typer.Option("--cross", help="Cross-identity too: each clip moves the next person's picture.")
+    ] = False,
+    source: Annotated[Path | None, typer.Option(help="Cross-identity too, with this photo.")] = None,
+    inception: Annotated[Path | None, typer.Option(help="Inception weights, for FID proper.")] = None,
+    syncnet: Annotated[Path | None, typer.Option(help="SyncNet weights, for Sync.")] = None,
+    device: Annotated[str, typer.Option(help="Where the network runs: auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads of the network.")] = 2,
 ) -> None:
-    """Measure weights on clips of people they never saw; the first frame of a clip is its keyframe."""
-    from models.runtime import weights_folder
-    from models.training.evaluate import evaluate as run
-    from models.training.evaluate import table
+    """Measure weights on clips of people they never saw, drawn by the graphs that a call runs.
 
-    console = Console()
-    report = run(
-        weights_folder(weights),
-        data,
+    Same identity: the first frame of a clip is its keyframe. Every table has the keyframe shown unmoved.
+    """
+    from models.metrics.tables import at_width, print_table
+    from models.runtime import weights_folder
+    from models.training.evaluate import EvaluateConfig
+    from models.training.evaluate import evaluate as run
+    from models.training.evaluation import all_tables
+    from sender.photo import load_photo
+
+    config = EvaluateConfig(
+        weights=tuple(weights or [weights_folder()]),
+        data=data,
+        out=out,
         every=every,
         perceptual=perceptual,
-        out=out,
-        on_clip=lambda clip: console.print(clip.name, highlight=False),
+        cross=cross,
+        source=None if source is None else load_photo(source),
+        inception=inception,
+        syncnet=syncnet,
+        device=device,
+        threads=threads,
     )
-    console.print(table(report), markup=False, highlight=False, soft_wrap=True)
+    console = Console()
+    with Progress(console=console) as progress:
+        task = progress.add_task("", total=config.steps)
+        reports = run(config, lambda name: progress.update(task, description=name, advance=1))
+    for table in all_tables(reports):
+        print_table(at_width(console), table)
+    for reason in reports[0].not_computed:
+        console.print(f"not computed: {reason}", highlight=False)
 
 
 def bench(

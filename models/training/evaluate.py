@@ -68,13 +68,33 @@ class EvaluateConfig:
             raise InputError(f"--threads is {self.threads}; it goes from 1 up")
 
     @property
+    def crosses(self) -> bool:
+        """Whether there is a cross-identity block."""
+        return self.cross or self.source is not None
+
+    @property
+    def paths(self) -> list[Path]:
+        """The prepared clips. Raises InputError when there is none."""
+        found = sorted(self.data.glob("*.npz"))
+        if not found:
+            raise InputError(
+                f"no prepared clip in {self.data}; make some with: avcall prepare VIDEOS --out {self.data}"
+            )
+        return found
+
+    @property
+    def steps(self) -> int:
+        """How often `on_clip` is called."""
+        return len(self.weights) * len(self.paths) * (1 + self.crosses)
+
+    @property
     def not_computed(self) -> tuple[str, ...]:
         """What the settings leave out, with the option that brings it."""
         missing = {
             "ST-LPIPS: --no-perceptual": not self.perceptual,
             "FID: no --inception file": self.inception is None,
             "Sync: no --syncnet file": self.syncnet is None,
-            "cross-identity: neither --cross nor --source": not self.cross and self.source is None,
+            "cross-identity: neither --cross nor --source": not self.crosses,
         }
         return tuple(reason for reason, absent in missing.items() if absent)
 
@@ -179,13 +199,7 @@ class Evaluation:
 
     def __init__(self, config: EvaluateConfig, on_clip: Callable[[str], object]) -> None:
         """`on_clip` is told what is done. Raises InputError for no clip, or a package that is missing."""
-        data = config.data
-        self._paths = sorted(data.glob("*.npz"))
-        if not self._paths:
-            raise InputError(
-                f"no prepared clip in {data}; make some with: avcall prepare VIDEOS --out {data}"
-            )
-        self._config, self._on_clip = config, on_clip
+        self._config, self._on_clip, self._paths = config, on_clip, config.paths
         frames = FrameJudge(perceptual=config.perceptual)
         self._judge = ClipJudge(frames, SetJudge(config.inception, config.syncnet), config.every)
 
@@ -196,7 +210,6 @@ class Evaluation:
         same = self._block(runtime, out, other=False)
         if not same.clips:
             raise InputError(f"no clip in {config.data} shows a face for longer than --every {config.every}")
-        crossed = config.cross or config.source is not None
         return Report(
             label=label,
             weights=weights.name,
@@ -204,7 +217,7 @@ class Evaluation:
             provider=runtime.provider,
             every=config.every,
             same=same,
-            cross=self._block(runtime, out, other=True) if crossed else None,
+            cross=self._block(runtime, out, other=True) if config.crosses else None,
             not_computed=config.not_computed,
         )
 

@@ -169,6 +169,7 @@ def test_a_folder_is_evaluated_through_the_shipped_runtime(
         weights=(weights,), data=data, out=tmp_path / "out", every=3, cross=True, device="cpu", threads=1
     )
     (report,) = evaluate(config, seen.append)
+    assert config.steps == 6
     assert seen == ["a_0", "a_1", "b_0", "a_0 cross", "a_1 cross", "b_0 cross"]
     assert (report.record, report.label) == ({"steps": 12}, "live, complete")
     assert [clip.frames for clip in report.same.clips] == [2, 2, 2]
