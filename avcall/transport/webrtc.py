@@ -1,10 +1,10 @@
-"""The transport of a real call: two WebRTC data channels over one aiortc peer connection.
+"""The transport of a real call: RTP and a data channel over one aiortc peer connection.
 
-The channels are negotiated beforehand (RFC 8832 section 1), so no bytes are spent on opening them and the
-peer cannot choose their reliability. SDP carries all candidates at once: there is no trickle.
+Both are agreed on beforehand (for the channel: RFC 8832 section 1), so no bytes are spent on opening them and
+the peer cannot choose how reliable they are. SDP carries all candidates at once: there is no trickle.
 
 MEDIA goes as SRTP (RFC 3711) under the keys of the DTLS handshake (RFC 5764), without a media section in the
-session description: both ends know the one stream that there is. Besides the RTP packet the wire holds 38
+session description. Besides the RTP packet the wire holds 38
 bytes (IPv4 and UDP 28, the tag 10), and nothing comes back. CONTROL is a data channel: 85 bytes a message
 (IPv4 and UDP 28, DTLS 29, SCTP 28), and for every second one a SACK of 85 bytes comes back; a message of more
 than 1160 bytes travels as two datagrams.
@@ -353,7 +353,7 @@ def _check_ice_url(option: str, url: str | None, schemes: tuple[str, ...], examp
 
 
 def _check_sdp(sdp: str) -> None:
-    """Raises SignalingError unless `sdp` has the outline of a call: one section, of data channels."""
+    """Raises SignalingError unless `sdp` has the outline of a call: one section, of a data channel."""
     if len(sdp) > MAX_SDP_BYTES:
         raise SignalingError(f"the peer's session description is over {MAX_SDP_BYTES} bytes; is it avcall?")
     lines = sdp.splitlines()
