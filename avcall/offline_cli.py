@@ -188,10 +188,10 @@ def evaluate(
 
 
 def bench(
-    clips: Annotated[list[Path], typer.Argument(help="Video files of one face each.")],
-    out: Annotated[Path, typer.Option(help="Folder for the report; a run there goes on.")] = Path(
-        "bench-out"
-    ),
+    clips: Annotated[list[Path] | None, typer.Argument(help="Video files of one face each.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report; a run there goes on. Default: bench-out.")
+    ] = None,
     codecs: Annotated[str, typer.Option(help="Of avcall,h266,hevc,av1.")] = "avcall,h266,hevc,av1",
     seconds: Annotated[float | None, typer.Option(help="Only the first seconds of each clip.")] = None,
     source: Annotated[Path | None, typer.Option(help="Photo of one face: cross-identity as well.")] = None,
@@ -204,18 +204,28 @@ def bench(
     weights: Annotated[
         Path | None, typer.Option(help="Folder of other weights than the shipped ones.")
     ] = None,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Measure milliseconds a frame instead; needs no clip.")
+    ] = False,
+    threads: Annotated[int, typer.Option(help="With --speed: CPU threads.")] = 2,
+    rounds: Annotated[int, typer.Option(help="With --speed: how often each graph runs.")] = 100,
 ) -> None:
     """Compare the picture with H.266, HEVC and AV1 at the bits that a slow link has.
 
     Runs avcall's own sender and receiver, through the bitstream, and real encoders on the same frames. Writes
     report.html, results.json and plots to --out. Exit code 1: something was left out; the table says what.
     """
+    if speed:
+        from avcall.bench.speed import SpeedConfig, run_speed
+
+        run_speed(Console(), SpeedConfig(threads=threads, rounds=rounds, weights=weights, out=out))
+        return
     from avcall.bench.plan import BenchConfig
     from avcall.bench.runner import run_bench
 
     config = BenchConfig(
-        clips=tuple(clips),
-        out=out,
+        clips=tuple(clips or ()),
+        out=out or Path("bench-out"),
         codecs=tuple(codecs.split(",")),
         seconds=seconds,
         source=source,

@@ -39,6 +39,7 @@ class Device(Enum):
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+    PLAIN = "plain"  # ONNX Runtime's own CPU kernels, to compare with
 
 
 class Graph(Enum):
@@ -146,13 +147,14 @@ def _open_on_cuda(graph: bytes, options: ort.SessionOptions) -> ort.InferenceSes
 def _open_session(folder: Path, graph: Graph, device: Device, threads: int) -> ort.InferenceSession:
     data = read_graph(folder, graph)
     options = _session_options(threads)
-    session = None if device is Device.CPU else _open_on_cuda(data, options)
+    session = _open_on_cuda(data, options) if device in (Device.AUTO, Device.CUDA) else None
     if session is None and device is Device.CUDA:
         raise InputError(
             "--device cuda: ONNX Runtime has no working CUDA here; install the extra with "
             "pip install 'avcall[cuda]' and a CUDA driver, or use --device cpu"
         )
-    return session or ort.InferenceSession(data, options, providers=_cpu_providers(threads))
+    providers = [PLAIN_CPU] if device is Device.PLAIN else _cpu_providers(threads)
+    return session or ort.InferenceSession(data, options, providers=providers)
 
 
 class ModelRuntime:

@@ -30,7 +30,10 @@ DECIDING = (
     *("avcall.bench", "avcall.bitstream", "avcall.transport"),
     *("models", "models.metrics", "receiver", "sender"),
 )
-PRESENTING = ("charts", "gallery", "pictures", "report", "results", "runner", "tables", "verdict", "rd")
+PRESENTING = (
+    *("charts", "gallery", "pictures", "report", "results", "runner", "tables", "verdict", "rd"),
+    *("machine", "speed", "speed_report"),
+)
 
 
 class Role(Enum):
