@@ -11,12 +11,13 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from avcall.errors import WeightsError
-from avcall.types import FRAME_SIZE_PX
+from avcall.types import FRAME_SIZE_PX, F32Array
 from models.config import MEL_BANDS, MEL_STEPS, ModelConfig
 from models.keypoint_detector import INPUT_SIZE_PX
 from models.layers import warp
@@ -24,7 +25,9 @@ from models.network import EncodedKeyframe, Network
 from models.runtime import WEIGHTS_FORMAT
 
 OPSET = 18
-MIN_HALVED_VALUES = 64  # smaller tensors are constants of the graph, and save nothing
+MIN_SHRUNK_VALUES = 64  # smaller tensors are constants of the graph, and save nothing
+KERNEL_DIMENSIONS = 4
+ESTIMATES = ("preview",)  # nobody sees their pictures; their weights are another graph's, and int8 is enough
 
 
 def first_cached(network: Network) -> int:
@@ -165,22 +168,43 @@ def export_onnx(network: Network, folder: Path) -> list[Path]:
     return written
 
 
-def halve_weights(path: Path) -> None:
-    """Store a graph's large float32 weights as float16 with a cast, which the runtime folds on loading."""
+def shrink_weights(path: Path, *, to_bytes: bool) -> None:
+    """Store a graph's large weights as float16, or its kernels as int8 with a scale for each channel.
+
+    Nodes that restore them stand at the graph's start; the runtime folds them on loading, so that the
+    arithmetic stays that of float32.
+    """
     model = onnx.load(path)
     graph = model.graph
-    casts = []
-    for tensor in graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < MIN_HALVED_VALUES:
-            continue
-        name = tensor.name
-        values = onnx.numpy_helper.to_array(tensor).astype(np.float16)
-        tensor.CopyFrom(onnx.numpy_helper.from_array(values, f"{name}.fp16"))
-        casts.append(onnx.helper.make_node("Cast", [f"{name}.fp16"], [name], to=onnx.TensorProto.FLOAT))
+    large = [
+        tensor
+        for tensor in graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT and np.prod(tensor.dims) >= MIN_SHRUNK_VALUES
+    ]
+    restoring = []
+    for tensor in large:
+        name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
+        if to_bytes and values.ndim == KERNEL_DIMENSIONS:
+            numbers, scales = _quantised(values)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(numbers, f"{name}.int8"))
+            graph.initializer.append(onnx.numpy_helper.from_array(scales, f"{name}.scale"))
+            parts = [f"{name}.int8", f"{name}.scale"]
+            restoring.append(onnx.helper.make_node("DequantizeLinear", parts, [name], axis=0))
+        else:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}.fp16"))
+            cast = onnx.helper.make_node("Cast", [f"{name}.fp16"], [name], to=onnx.TensorProto.FLOAT)
+            restoring.append(cast)
     rest = list(graph.node)
     del graph.node[:]
-    graph.node.extend([*casts, *rest])
+    graph.node.extend([*restoring, *rest])
     onnx.save(model, path)
+
+
+def _quantised(kernels: F32Array) -> tuple[NDArray[np.int8], F32Array]:
+    """Kernels (outputs, inputs, h, w) as whole numbers of -127..127 and a scale for each output."""
+    scales = np.abs(kernels).max((1, 2, 3)) / 127
+    scales = np.where(scales > 0, scales, 1.0).astype(np.float32)
+    return np.rint(kernels / scales[:, None, None, None]).astype(np.int8), scales
 
 
 def export_weights(network: Network, folder: Path, record: dict[str, object]) -> Path:
@@ -190,7 +214,7 @@ def export_weights(network: Network, folder: Path, record: dict[str, object]) ->
     """
     paths = export_onnx(network, folder)
     for path in paths:
-        halve_weights(path)
+        shrink_weights(path, to_bytes=path.stem in ESTIMATES)
     tensors = folder / f"{network.config.name}.safetensors"
     state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     save_file(
