@@ -182,9 +182,9 @@ class DeviceSpeaker:
         self.description = device.name
         self._source: _Source | None = None
         self._late_blocks = 0
-        sounddevice = load_sounddevice()
+        self._sounddevice = load_sounddevice()
         try:
-            self._stream = sounddevice.OutputStream(
+            self._stream = self._sounddevice.OutputStream(
                 device=device.index,
                 samplerate=SAMPLE_RATE_HZ,
                 channels=1,
@@ -193,10 +193,8 @@ class DeviceSpeaker:
                 latency="low",
                 callback=self._on_demand,
             )
-        except sounddevice.PortAudioError as cause:
-            raise AudioDeviceError(
-                f"speaker '{device.name}' cannot be opened ({cause.args[0]}); try 'default' or 'none'"
-            ) from cause
+        except self._sounddevice.PortAudioError as cause:
+            raise self._refused(cause) from cause
         self._latency_s = float(self._stream.latency)
 
     @property
@@ -210,13 +208,21 @@ class DeviceSpeaker:
         return self._late_blocks + (self._source.failures if self._source else 0)
 
     def start(self, pull: Pull) -> None:
-        """Begin to pull, in PortAudio's thread."""
+        """Begin to pull, in PortAudio's thread. Raises AudioDeviceError when the device is gone."""
         self._source = _Source(pull)
-        self._stream.start()
+        try:
+            self._stream.start()
+        except self._sounddevice.PortAudioError as cause:
+            raise self._refused(cause) from cause
 
     def close(self) -> None:
         """Close the device."""
         self._stream.close()
+
+    def _refused(self, cause: Exception) -> AudioDeviceError:
+        return AudioDeviceError(
+            f"speaker '{self.description}' cannot be opened ({cause.args[0]}); try 'default' or 'none'"
+        )
 
     def _on_demand(self, out: Pcm, count: int, times: Any, status: Any) -> None:
         """PortAudio's callback: it must neither raise nor wait."""

@@ -134,3 +134,11 @@ def test_an_unknown_device_lists_those_there_are() -> None:
         open_microphone("no such thing", SystemClock(), 0.0, 40)
     with pytest.raises(AudioDeviceError, match=r"'no such thing' is no speaker; choose from.*pulse"):
         open_speaker("no such thing", SystemClock())
+
+
+@pytest.mark.usefixtures("sound_server")
+def test_a_speaker_that_is_gone_before_it_starts_is_one_line() -> None:
+    speaker = open_speaker("pulse", SystemClock())
+    speaker.close()
+    with pytest.raises(AudioDeviceError, match=r"speaker 'pulse' cannot be opened .*try 'default' or 'none'"):
+        speaker.start(lambda count: np.zeros(count, np.int16))

@@ -3,145 +3,32 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from avcall.bitstream import control, keyframe, motion, packet
-from avcall.bitstream.control import Bye, ControlMessage, Hello, KeyframeAck, KeyframeRequest, Report
-from avcall.bitstream.keyframe import CodedKeyframe, StillCodec, encode_still
-from avcall.bitstream.motion import MotionMode
-from avcall.bitstream.packet import MediaPacket
-from avcall.clock import ManualClock, SystemClock
+from avcall.bitstream.control import Bye, Hello, KeyframeAck, KeyframeRequest, Report
+from avcall.clock import ManualClock
 from avcall.errors import AudioDeviceError, AvcallError, PeerLostError, RecordingError, VersionError
 from avcall.transport.base import Channel
-from avcall.transport.loopback import LoopbackTransport, loopback_pair
-from avcall.types import AccessUnit, MediaKind, VideoFrame
-from receiver.core import ReceiverCore
-from receiver.mel import MelWindows
-from receiver.pipeline import Outputs, ReceiverPipeline, Screen
+from avcall.transport.loopback import loopback_pair
+from avcall.types import VideoFrame
+from receiver.pipeline import Outputs, Screen
 from receiver.playout import Playout
 from receiver.record import Recorder
-from receiver.synthesize import Synthesizer
-from sender.audio_encode import OpusEncoder
 from tests.clips import tone_level
-from tests.fakes import FakeDisplay, FakeRuntime, FakeSpeaker, grey_picture, still_keypoints, tone_chunks
-from tests.units import make_keypoints, make_still
-
-CLOCK = SystemClock()
-STILL = encode_still(make_still(), 3000)
-
-
-class Caller:
-    """The other end: sends a keyframe and then media in real time, and keeps what it is told."""
-
-    def __init__(self, transport: LoopbackTransport) -> None:
-        self.transport = transport
-        self.control: list[ControlMessage] = []
-        self._tasks = [asyncio.create_task(self._listen())]
-
-    @property
-    def bye(self) -> str | None:
-        return next((message.reason for message in self.control if isinstance(message, Bye)), None)
-
-    def told(self, kind: type[ControlMessage]) -> bool:
-        return any(isinstance(message, kind) for message in self.control)
-
-    def tell(self, message: ControlMessage) -> None:
-        self.transport.send(Channel.CONTROL, control.serialize(message))
-
-    def send_keyframe(self, index: int = 0, image: bytes = STILL) -> None:
-        coded = CodedKeyframe(index, StillCodec.AVIF, image, make_keypoints())
-        for message in keyframe.slice_keyframe(keyframe.serialize(coded), index):
-            self.transport.send(Channel.CONTROL, message)
-
-    def talk(self, index: int = 0) -> None:
-        self._tasks.append(asyncio.create_task(self._talk(index)))
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(8):
-            while not condition():  # noqa: ASYNC110 (the condition changes in tasks and threads)
-                await asyncio.sleep(0.01)
-
-    async def drain(self) -> None:
-        """Hear everything up to the end of the connection."""
-        await asyncio.wait_for(self._tasks[0], 5)
-
-    async def stop(self) -> None:
-        for task in self._tasks[1:]:
-            task.cancel()
-        await asyncio.gather(*self._tasks[1:], return_exceptions=True)
-        await self.transport.close()
-        await self.drain()
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                datagram = await self.transport.receive()
-            except AvcallError:
-                return
-            self.control.append(control.parse(datagram.data))
-
-    async def _talk(self, index: int) -> None:
-        opus, chunks = OpusEncoder(), tone_chunks(10_000)
-        start_ms = CLOCK.now_ms()
-        for number in range(5000):
-            due_ms = start_ms + (number + 1) * 80
-            await asyncio.sleep(max(0.0, due_ms - CLOCK.now_ms()) / 1000)
-            audio = [unit for _ in range(2) for unit in opus.encode(next(chunks))]
-            pictures = [self._motion(number * 80 + offset_ms, index) for offset_ms in (0, 40)]
-            pts_ms = min(unit.pts_ms for unit in (*audio, *pictures))
-            media = MediaPacket(number, pts_ms, tuple(pictures), tuple(audio))
-            self.transport.send(Channel.MEDIA, packet.serialize(media))
-
-    @staticmethod
-    def _motion(pts_ms: int, index: int) -> AccessUnit:
-        payload = motion.encode(MotionMode.FP16, still_keypoints(pts_ms % 1000 / 1000))
-        return AccessUnit(MediaKind.MOTION, pts_ms, 40, payload, index)
-
-
-class Bench:
-    """A pipeline with its fakes and its caller."""
-
-    def __init__(self, near: LoopbackTransport, far: LoopbackTransport) -> None:
-        self.near, self.caller = near, Caller(far)
-        self.runtime, self.display, self.speaker = FakeRuntime(), FakeDisplay(), FakeSpeaker(CLOCK)
-        self.recorder: Recorder | None = None
-
-    def pipeline(self) -> ReceiverPipeline:
-        speech = MelWindows()
-        self.core = ReceiverCore(Playout(speech))
-        self.outputs = Outputs(self.display, self.recorder)
-        return ReceiverPipeline(
-            self.near,
-            self.core,
-            CLOCK,
-            synthesizer=Synthesizer(self.runtime, speech),  # type: ignore[arg-type]
-            outputs=self.outputs,
-            speaker=self.speaker,
-        )
-
-    async def talking(self, pictures: int = 10) -> asyncio.Task[str]:
-        """A call in which that many pictures were shown."""
-        task = asyncio.create_task(self.pipeline().run())
-        self.caller.send_keyframe()
-        self.caller.talk()
-        await self.caller.until(lambda: len(self.display.shown) >= pictures or task.done())
-        return task
-
-    def assert_all_closed(self) -> None:
-        assert self.speaker.closed and self.display.closed
-        assert not self.near.send(Channel.CONTROL, b"x")
-        assert not {"picture", "screen"} & {thread.name for thread in threading.enumerate()}
+from tests.fakes import FakeDisplay, FakeSpeaker, grey_picture
+from tests.receiver_bench import CLOCK, ReceiverBench
+from tests.units import make_still
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
+async def bench() -> AsyncIterator[ReceiverBench]:
     near, far = loopback_pair(CLOCK)
-    made = Bench(near, far)
+    made = ReceiverBench(near, far)
     yield made
     await made.caller.stop()
 
@@ -214,7 +101,7 @@ def test_pictures_of_another_time_do_not_hold_the_screen_up() -> None:
     assert bench.run() == [600_000, 600_040]
 
 
-async def test_it_shows_and_plays_until_the_caller_hangs_up(bench: Bench) -> None:
+async def test_it_shows_and_plays_until_the_caller_hangs_up(bench: ReceiverBench) -> None:
     task = await bench.talking(pictures=25)
     bench.caller.tell(Bye("done"))
     assert await asyncio.wait_for(task, 5) == "the other side ended the call: done"
@@ -229,7 +116,7 @@ async def test_it_shows_and_plays_until_the_caller_hangs_up(bench: Bench) -> Non
     bench.assert_all_closed()
 
 
-async def test_the_snapshot_counts_what_was_shown(bench: Bench) -> None:
+async def test_the_snapshot_counts_what_was_shown(bench: ReceiverBench) -> None:
     pipeline = bench.pipeline()
     assert pipeline.snapshot().pictures.shown == 0
     task = asyncio.create_task(pipeline.run())
@@ -246,7 +133,7 @@ async def test_the_snapshot_counts_what_was_shown(bench: Bench) -> None:
     assert snapshot.elapsed_ms > 700
 
 
-async def test_a_cancelled_call_tells_the_caller(bench: Bench) -> None:
+async def test_a_cancelled_call_tells_the_caller(bench: ReceiverBench) -> None:
     task = await bench.talking()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -256,7 +143,7 @@ async def test_a_cancelled_call_tells_the_caller(bench: Bench) -> None:
     bench.assert_all_closed()
 
 
-async def test_a_lost_caller_ends_the_call(bench: Bench) -> None:
+async def test_a_lost_caller_ends_the_call(bench: ReceiverBench) -> None:
     task = await bench.talking()
     await bench.caller.transport.close()
     with pytest.raises(PeerLostError):
@@ -264,7 +151,7 @@ async def test_a_lost_caller_ends_the_call(bench: Bench) -> None:
     bench.assert_all_closed()
 
 
-async def test_a_closed_window_ends_the_call(bench: Bench) -> None:
+async def test_a_closed_window_ends_the_call(bench: ReceiverBench) -> None:
     task = await bench.talking()
     bench.display.close_by_user = True
     assert await asyncio.wait_for(task, 5) == "the window was closed"
@@ -272,7 +159,7 @@ async def test_a_closed_window_ends_the_call(bench: Bench) -> None:
     assert bench.caller.bye == "the window was closed"
 
 
-async def test_a_caller_of_another_version_ends_the_call(bench: Bench) -> None:
+async def test_a_caller_of_another_version_ends_the_call(bench: ReceiverBench) -> None:
     task = asyncio.create_task(bench.pipeline().run())
     bench.caller.transport.send(Channel.CONTROL, b"\x21\x00")
     with pytest.raises(VersionError, match="install the same avcall on both sides"):
@@ -282,7 +169,7 @@ async def test_a_caller_of_another_version_ends_the_call(bench: Bench) -> None:
     bench.assert_all_closed()
 
 
-async def test_a_keyframe_that_does_not_decode_is_asked_for_again(bench: Bench) -> None:
+async def test_a_keyframe_that_does_not_decode_is_asked_for_again(bench: ReceiverBench) -> None:
     task = asyncio.create_task(bench.pipeline().run())
     bench.caller.send_keyframe(index=1, image=bytes(500))
     await bench.caller.until(lambda: bench.caller.told(KeyframeRequest))
@@ -294,7 +181,7 @@ async def test_a_keyframe_that_does_not_decode_is_asked_for_again(bench: Bench) 
     assert bench.core.stats().packets.dropped == {"KeyframeError": 1}
 
 
-async def test_a_face_shows_as_soon_as_its_keyframe_is_there(bench: Bench) -> None:
+async def test_a_face_shows_as_soon_as_its_keyframe_is_there(bench: ReceiverBench) -> None:
     task = asyncio.create_task(bench.pipeline().run())
     bench.caller.send_keyframe(index=0)
     await bench.caller.until(lambda: bench.display.stills)
@@ -308,7 +195,7 @@ async def test_a_face_shows_as_soon_as_its_keyframe_is_there(bench: Bench) -> No
     assert len(bench.display.stills) == 1
 
 
-async def test_motion_of_an_unknown_keyframe_is_asked_about(bench: Bench) -> None:
+async def test_motion_of_an_unknown_keyframe_is_asked_about(bench: ReceiverBench) -> None:
     task = asyncio.create_task(bench.pipeline().run())
     bench.caller.send_keyframe(index=0)
     bench.caller.talk(index=9)
@@ -321,7 +208,7 @@ async def test_motion_of_an_unknown_keyframe_is_asked_about(bench: Bench) -> Non
 
 
 async def test_a_recording_that_fails_is_reported_and_the_call_goes_on(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: ReceiverBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.recorder = Recorder(tmp_path / "call.mp4")
     added = bench.recorder.add_video
@@ -341,7 +228,9 @@ async def test_a_recording_that_fails_is_reported_and_the_call_goes_on(
     bench.assert_all_closed()
 
 
-async def test_a_recording_holds_picture_and_sound_from_its_start(bench: Bench, tmp_path: Path) -> None:
+async def test_a_recording_holds_picture_and_sound_from_its_start(
+    bench: ReceiverBench, tmp_path: Path
+) -> None:
     bench.recorder = Recorder(tmp_path / "call.mp4")
     task = await bench.talking(pictures=12)
     bench.caller.tell(Bye("done"))
@@ -351,7 +240,7 @@ async def test_a_recording_holds_picture_and_sound_from_its_start(bench: Bench, 
     assert (tmp_path / "call.mp4").stat().st_size > 2000
 
 
-async def test_a_speaker_file_that_fails_at_the_end_closes_the_rest(bench: Bench) -> None:
+async def test_a_speaker_file_that_fails_at_the_end_closes_the_rest(bench: ReceiverBench) -> None:
     bench.speaker = FakeSpeaker(CLOCK, close_error=RecordingError("cannot write sound.wav"))
     task = await bench.talking()
     bench.caller.tell(Bye("done"))
@@ -360,7 +249,7 @@ async def test_a_speaker_file_that_fails_at_the_end_closes_the_rest(bench: Bench
     bench.assert_all_closed()
 
 
-async def test_a_speaker_that_does_not_start_ends_the_call(bench: Bench) -> None:
+async def test_a_speaker_that_does_not_start_ends_the_call(bench: ReceiverBench) -> None:
     bench.speaker = FakeSpeaker(CLOCK, start_error=AudioDeviceError("speaker 'x' is gone"))
     with pytest.raises(AudioDeviceError, match="is gone"):
         await bench.pipeline().run()
@@ -370,7 +259,7 @@ async def test_a_speaker_that_does_not_start_ends_the_call(bench: Bench) -> None
 
 
 async def test_a_network_that_fails_is_logged_and_ends_the_call_in_one_line(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+    bench: ReceiverBench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.runtime.fails_with = RuntimeError("first line\nsecond line")
     with caplog.at_level(logging.ERROR):
@@ -381,14 +270,14 @@ async def test_a_network_that_fails_is_logged_and_ends_the_call_in_one_line(
     bench.assert_all_closed()
 
 
-async def test_sound_that_fails_ends_the_call(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sound_that_fails_ends_the_call(bench: ReceiverBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Playout, "pull", lambda *_: 1 / 0)
     with pytest.raises(AvcallError, match="the sound of the receiver failed"):
         await asyncio.wait_for(bench.pipeline().run(), 5)
     bench.assert_all_closed()
 
 
-async def test_hostile_messages_in_mid_call_are_dropped(bench: Bench) -> None:
+async def test_hostile_messages_in_mid_call_are_dropped(bench: ReceiverBench) -> None:
     task = await bench.talking()
     for data in (b"\x11", b"\x12\x00\x00\xff\x00", b"\x13\xff", b"\x1f\x00", b"\x11" + bytes(900)):
         bench.caller.transport.send(Channel.CONTROL, data)
@@ -400,7 +289,7 @@ async def test_hostile_messages_in_mid_call_are_dropped(bench: Bench) -> None:
     await task
 
 
-async def test_a_flood_of_keyframes_is_bounded(bench: Bench) -> None:
+async def test_a_flood_of_keyframes_is_bounded(bench: ReceiverBench) -> None:
     task = asyncio.create_task(bench.pipeline().run())
     for index in range(30):
         bench.caller.send_keyframe(index=index)
