@@ -6,16 +6,14 @@ A call needs neither.
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress, track
 
+from avcall import train_options as options
 from avcall.errors import InputError
-
-if TYPE_CHECKING:
-    from models.training.trainer import Trainer
 
 PLAIN_EVERY = 25  # videos: without a terminal, progress is a line now and then
 
@@ -72,36 +70,57 @@ def prepare(
 
 def train(
     data: Data,
-    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, scalars, sample pictures.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, scalars, sample pictures.")],
     preset: Annotated[str, typer.Option(help="live or paper.")] = "live",
-    hours: Annotated[float, typer.Option(help="Stop after this time.")] = 1.0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that lies in --out.")] = False,
-    start: Annotated[
-        Path | None, typer.Option(help="Begin with these weights (a safetensors file), not with random ones.")
-    ] = None,
-    grow_at: Annotated[int, typer.Option(help="Step at which pictures grow from 128 to 256 pixels.")] = 2500,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 5e-4,
-    adversarial_from: Annotated[
-        int | None, typer.Option(help="Step at which the discriminator joins.")
-    ] = None,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="32-true, or bf16-mixed on a GPU.")] = "32-true",
+    hours: options.Hours = 1.0,
+    steps: options.Steps = None,
+    resume: options.Resume = False,
+    grow_at: options.GrowAt = 2500,
+    start: options.Start = None,
+    validate: options.Validate = None,
+    batch: options.Batch = 8,
+    learning_rate: options.LearningRate = 5e-4,
+    decay_from: options.DecayFrom = None,
+    decay_to: options.DecayTo = None,
+    ema: options.Ema = 0.998,
+    seed: options.Seed = 0,
+    adversarial_from: options.AdversarialFrom = None,
+    accelerator: options.Accelerator = "auto",
+    devices: options.Devices = 1,
+    precision: options.Precision = "32-true",
+    without: options.Without = "",
+    no_guided_flow: options.NoGuidedFlow = False,
+    plain_regions: options.PlainRegions = False,
+    no_telling_frames: options.NoTellingFrames = False,
+    no_dropout: options.NoDropout = False,
 ) -> None:
-    """Train the network. Writes a checkpoint every ten minutes; `--resume` goes on exactly there."""
-    trainer = _trainer(data, out, preset, grow_at, learning_rate, adversarial_from, accelerator, precision)
-    if resume:
-        trainer.load(trainer.checkpoint_path)
-    elif trainer.checkpoint_path.exists():
-        raise InputError(f"--out {out} holds a run already; add --resume, or choose another folder")
-    elif start is not None:
-        from models.training.export import load_network
+    """Train the network. Writes a checkpoint every ten minutes; `--resume` goes on exactly there.
 
-        trainer.start_from(load_network(start))
-    trainer.run(hours)
+    A run that is interrupted (Ctrl-C) saves first. Say the same options again when it is resumed.
+    """
+    from models.training.session import Session, launch
+    from models.training.settings import TrainConfig, data_config, decay_span, loss_config
+
+    config = TrainConfig(
+        batch=batch,
+        learning_rate=learning_rate,
+        ema=ema,
+        seed=seed,
+        sizes=((128, 0), (256, grow_at)),
+        losses=loss_config(guided_flow=not no_guided_flow, regions=not plain_regions),
+        data=data_config(regions=not plain_regions, telling=not no_telling_frames, dropout=not no_dropout),
+        decay=decay_span(decay_from, decay_to),
+        adversarial_from=adversarial_from,
+    )
+    session = Session(preset, tuple(filter(None, without.split(","))), config, data, out, validate)
+    session.check(resume=resume)
+    fabric = launch(accelerator, devices, precision)
+    if not session.run(fabric, hours, steps, resume=resume, start=start):
+        raise typer.Exit(130)
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt of a run.")],
+    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.pt or best.pt of a run.")],
     out: Annotated[Path, typer.Option(help="Weights folder to write.")],
     data: Data,
     every: Annotated[int, typer.Option(help="Use every n-th clip for the tables of coded motion.")] = 10,
@@ -110,10 +129,10 @@ def export(
     from models.config import ModelConfig
     from models.network import Network
     from models.runtime import Graph, ModelRuntime
+    from models.training.checkpoint import read_checkpoint
     from models.training.data import Clip
     from models.training.export import export_weights
     from models.training.motion_tables import clip_keypoints, train_tables, write_tables
-    from models.training.trainer import read_checkpoint
 
     state = read_checkpoint(checkpoint)
     network = Network(ModelConfig.from_dict(state["model"]))
@@ -238,28 +257,3 @@ def bench(
         jobs=jobs,
     )
     sys.exit(run_bench(Console(), config))
-
-
-def _trainer(
-    data: Path,
-    out: Path,
-    preset: str,
-    grow_at: int,
-    learning_rate: float,
-    adversarial_from: int | None,
-    accelerator: str,
-    precision: str,
-) -> "Trainer":
-    from lightning_fabric import Fabric
-
-    from models.config import PRESETS
-    from models.training.trainer import TrainConfig, Trainer
-
-    if preset not in PRESETS:
-        raise InputError(f"--preset {preset} is none; choose one of {', '.join(PRESETS)}")
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=precision)
-    fabric.launch()
-    config = TrainConfig(
-        sizes=((128, 0), (256, grow_at)), learning_rate=learning_rate, adversarial_from=adversarial_from
-    )
-    return Trainer(PRESETS[preset], config, data, out, fabric)

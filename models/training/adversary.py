@@ -1,4 +1,8 @@
-"""The adversarial stage: a discriminator that learns beside the network (AVFR eq. 3)."""
+"""The adversarial stage: a discriminator that learns beside the network (AVFR eq. 3).
+
+Spectral norm bounds the discriminator's slope, and the hinge ends its interest in what it tells apart well
+enough: a gradient penalty beside them would double its cost on a CPU.
+"""
 
 from typing import Any
 
@@ -20,30 +24,37 @@ class Adversary:
 
     def __init__(self, config: DiscriminatorConfig, learning_rate: float, fabric: Fabric) -> None:
         self.fabric = fabric
-        self.discriminator = Discriminator(config)
+        self.discriminator = Discriminator(config).to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(self.discriminator.parameters(), learning_rate, betas=(0.0, 0.999))
         self.module, self.optimizer = fabric.setup(self.discriminator, optimizer)
         self.module.train()
 
     def judge(self, generated: Tensor, real: Tensor, losses: LossConfig) -> tuple[Tensor, dict[str, Tensor]]:
         """What the generator adds to its loss for pictures (N, 3, H, W), and its named parts."""
-        self.discriminator.requires_grad_(False)
-        logits, features = self.module(generated)
-        with torch.no_grad():
-            _, wanted = self.module(real)
-        self.discriminator.requires_grad_(True)
+        # In evaluation mode the estimate of the spectral norm rests: one function judges both.
+        self.discriminator.requires_grad_(False).eval()
+        # Past the wrapper that averages gradients over processes, for here the discriminator gets none.
+        with self.fabric.autocast():
+            logits, features = self.discriminator(generated)
+            with torch.no_grad():
+                _, wanted = self.discriminator(real)
+        self.discriminator.requires_grad_(True).train()
         parts = {
-            "adversarial": generator_hinge(logits),
-            "feature_matching": feature_matching(wanted, features),
+            "adversarial": generator_hinge(logits.float()),
+            "feature_matching": feature_matching(
+                [level.float() for level in wanted], [level.float() for level in features]
+            ),
         }
         total = losses.adversarial * parts["adversarial"]
         return total + losses.feature_matching * parts["feature_matching"], parts
 
-    def learn(self, generated: Tensor, real: Tensor) -> Tensor:
+    def learn(self, generated: Tensor, real: Tensor, learning_rate: float) -> Tensor:
         """One step of the discriminator; returns its loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
         count = len(real)
         logits, _ = self.module(torch.cat([real, generated.detach()]))
-        loss = discriminator_hinge(logits[:count], logits[count:])
+        loss = discriminator_hinge(logits[:count].float(), logits[count:].float())
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         self.optimizer.step()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -30,6 +30,7 @@ class DataConfig:
     """Augmentation and modality dropout.
 
     `telling` is how often the driving frame is one with closed eyes or a wide mouth, where its clip has any.
+    Without `regions` every place of a picture counts alike.
     """
 
     max_scale: float = 0.10
@@ -40,11 +41,14 @@ class DataConfig:
     no_mesh: float = 0.08
     no_mask: float = 0.08
     telling: float = 0.35
+    regions: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Tensors of one step; the first axis is the pair, then source and driving where both are there."""
+class Batch(NamedTuple):
+    """Tensors of one step; the first axis is the pair, then source and driving where both are there.
+
+    A tuple, because Fabric's mixed precision looks into those and refuses frozen dataclasses.
+    """
 
     pictures: Tensor  # (N, 2, 3, S, S) in [0, 1]
     priors: Tensor  # (N, 2, 2, 64, 64) in [0, 1]
@@ -88,13 +92,15 @@ class Clip:
         return mel_window(self.pcm, (2 * index + 1) * SAMPLE_RATE_HZ // (2 * FRAME_RATE))
 
 
-def load_clips(folder: Path) -> list[Clip]:
-    """Every prepared clip of a folder; InputError when there is none."""
+def load_clips(folder: Path, at_most: int | None = None) -> list[Clip]:
+    """The prepared clips of a folder, all or `at_most` spread over it; InputError when there is none."""
     paths = sorted(folder.glob("*.npz"))
     if not paths:
         raise InputError(
             f"no prepared clip in {folder}; make some with: avcall prepare VIDEOS --out {folder}"
         )
+    if at_most is not None and len(paths) > at_most:
+        paths = [paths[i] for i in np.linspace(0, len(paths) - 1, at_most).astype(int)]
     return [Clip(path) for path in paths]
 
 
@@ -198,7 +204,9 @@ class PairSampler:
             "landmarks": normal,
             "anchors": anchors,
             "has_face": np.asarray(has_face, np.float32),
-            "weights": region_weights(points[1])[None] if has_face else np.ones((1, 64, 64), np.float32),
+            "weights": region_weights(points[1])[None]
+            if has_face and c.regions
+            else np.ones((1, PRIOR_SIZE_PX, PRIOR_SIZE_PX), np.float32),
             "mel": clip.mel(int(indices[1])) if speech else np.zeros((80, 16), np.float32),
             "gate": np.asarray([speech], np.float32),
         }

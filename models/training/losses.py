@@ -10,7 +10,6 @@ from models.metrics.stlpips import trunk_weights
 from models.network import KeypointTensors
 
 CHOICE_SHARPNESS = 15.0  # a difference of 0.1 in L1 makes the better picture 80 % wanted
-LIPS_AND_EYES = 3.0  # how much more those landmarks count in the guided flow
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +27,7 @@ class LossConfig:
     mask: float = 0.1
     adversarial: float = 0.1
     feature_matching: float = 1.0
+    lips_and_eyes: float = 3.0  # how much more their landmarks count in the guided flow
 
 
 def weighted_l1(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def random_affine(count: int, generator: torch.Generator) -> tuple[Tensor, Tenso
     scale = uniform(0.8, 1.25, count, 2)
     cos, sin = angle.cos(), angle.sin()
     rotation = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
-    return rotation @ torch.diag_embed(scale), uniform(-0.15, 0.15, count, 2)
+    return rotation * scale[:, None], uniform(-0.15, 0.15, count, 2)
 
 
 def equivariance(
@@ -70,9 +70,11 @@ def equivariance(
 
     The transformed picture shows at z what the original shows at matrix @ z + shift.
     """
-    mapped = torch.einsum("nij,nkj->nki", matrix, transformed[0]) + shift[:, None]
+    # Products in bfloat16 would be wrong by a pixel.
+    with torch.autocast(matrix.device.type, enabled=False):
+        mapped = torch.einsum("nij,nkj->nki", matrix, transformed[0].float()) + shift[:, None]
+        product = torch.linalg.inv(original[1].float()) @ (matrix[:, None] @ transformed[1].float())
     value = (mapped - original[0]).abs().mean()
-    product = torch.linalg.inv(original[1]) @ (matrix[:, None] @ transformed[1])
     return value, (product - torch.eye(2, device=product.device)).abs().mean()
 
 
@@ -86,7 +88,9 @@ def mask_choice(mask: Tensor, warped: Tensor, generated: Tensor, target: Tensor)
             1, keepdim=True
         )
         wanted = torch.sigmoid(advantage * CHOICE_SHARPNESS)
-    return F.binary_cross_entropy(mask.clamp(1e-4, 1 - 1e-4), wanted)
+    chosen = mask.float().clamp(1e-4, 1 - 1e-4)
+    # Written out, because torch refuses its binary_cross_entropy in mixed precision on CUDA.
+    return -(wanted * chosen.log() + (1 - wanted) * (1 - chosen).log()).mean()
 
 
 def discriminator_hinge(real: Tensor, generated: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from models.network import EncodedKeyframe, KeypointTensors, Network
 from models.priors import LEFT_EYE, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS, RIGHT_EYE
 from models.training.data import Batch
 from models.training.losses import (
-    LIPS_AND_EYES,
     LossConfig,
     PerceptualLoss,
     equivariance,
@@ -23,10 +22,10 @@ PERCEPTUAL_CROP_PX = 128
 PERCEPTUAL_EVERY = 2  # steps; at twice the weight it costs half
 
 
-def landmark_emphasis() -> Tensor:
+def landmark_emphasis(lips_and_eyes: float) -> Tensor:
     """(478,) weight of each landmark in the guided flow."""
     emphasis = torch.ones(NUM_LANDMARKS)
-    emphasis[[*LIPS_OUTER, *LIPS_INNER, *LEFT_EYE, *RIGHT_EYE]] = LIPS_AND_EYES
+    emphasis[[*LIPS_OUTER, *LIPS_INNER, *LEFT_EYE, *RIGHT_EYE]] = lips_and_eyes
     return emphasis
 
 
@@ -38,7 +37,7 @@ class TrainingStep(nn.Module):
         self.network = network
         self.config = config
         self.perceptual = PerceptualLoss()
-        self.register_buffer("emphasis", landmark_emphasis(), persistent=False)
+        self.register_buffer("emphasis", landmark_emphasis(config.lips_and_eyes), persistent=False)
         self.generator = torch.Generator().manual_seed(seed)
 
     def _keypoints(
@@ -50,11 +49,12 @@ class TrainingStep(nn.Module):
         inputs = torch.cat([small, priors], 2)  # (N, 2, 5, 64, 64)
         matrix, shift = random_affine(n, self.generator)
         matrix, shift = matrix.to(small.device), shift.to(small.device)
-        grid = nn.functional.affine_grid(
-            torch.cat([matrix, shift[..., None]], 2),
-            [n, inputs.shape[2], *small.shape[-2:]],
-            align_corners=False,
-        )
+        with torch.autocast(small.device.type, enabled=False):  # its products in bfloat16 are too coarse
+            grid = nn.functional.affine_grid(
+                torch.cat([matrix, shift[..., None]], 2),
+                [n, inputs.shape[2], *small.shape[-2:]],
+                align_corners=False,
+            )
         turned = warp(inputs[:, 1], grid)
         values, jacobians = self.network.detector(torch.cat([inputs[:, 0], inputs[:, 1], turned]))
         (sv, dv, tv), (sj, dj, tj) = values.chunk(3), jacobians.chunk(3)

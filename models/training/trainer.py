@@ -1,13 +1,9 @@
 """The training loop: Lightning Fabric, EMA weights, checkpoints that resume, scalars and sample pictures."""
 
-import dataclasses
 import math
-import os
-import pickle
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -16,57 +12,24 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from avcall.errors import InputError, WeightsError
+from avcall.errors import AvcallError, InputError, WeightsError
 from models.config import ModelConfig
-from models.discriminator import DiscriminatorConfig
 from models.generator import Picture
 from models.network import Network
 from models.training.adversary import Adversary
-from models.training.data import Batch, Clip, DataConfig, PairSampler, load_clips
+from models.training.checkpoint import BEST_NAME, CHECKPOINT_NAME, read_checkpoint, write_checkpoint
+from models.training.data import Batch, Clip, PairSampler, load_clips
 from models.training.feed import Feed
-from models.training.losses import LossConfig
+from models.training.ranks import StopRequest, agree, first_does, gather, rank_seed
+from models.training.settings import TrainConfig
 from models.training.step import TrainingStep
+from models.training.validate import Validation
 
 GRADIENT_NORM = 5.0
 CHECKPOINT_SECONDS = 600.0
 LOG_EVERY = 20  # steps
 SAMPLE_EVERY = 500  # steps
-CHECKPOINT_FORMAT = 1
-FINAL_SHARE = 0.02  # of the learning rate, at the end of its decay
-
-
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """One run. `sizes` are (picture size, from which step on), in rising order.
-
-    `adversarial_from` is the step at which the discriminator joins, or None for never. From the first to the
-    second step of `decay` the learning rate falls to `FINAL_SHARE` of itself, along half a cosine.
-    """
-
-    batch: int = 8
-    learning_rate: float = 5e-4
-    ema: float = 0.998
-    seed: int = 0
-    sizes: tuple[tuple[int, int], ...] = ((128, 0), (256, 4000))
-    losses: LossConfig = dataclasses.field(default_factory=LossConfig)
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    decay: tuple[int, int] | None = None
-    adversarial_from: int | None = None
-    discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
-    discriminator_learning_rate: float = 2e-4
-
-    def size_at(self, step: int) -> int:
-        """Picture size in pixels at a step."""
-        return next(size for size, start in reversed(self.sizes) if step >= start)
-
-    def learning_rate_at(self, step: int) -> float:
-        """Of Adam, at a step."""
-        if self.decay is None:
-            return self.learning_rate
-        first, last = self.decay
-        done = min(max((step - first) / max(last - first, 1), 0.0), 1.0)
-        share = FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * done)) / 2
-        return self.learning_rate * share
+VALIDATE_EVERY = 1000  # steps
 
 
 class Ema:
@@ -102,17 +65,29 @@ def sample_grid(batch: Batch, picture: Picture, rows: int = 4) -> np.ndarray:
 
 
 class Trainer:
-    """Trains one network on prepared clips into a run's folder."""
+    """Trains one network on prepared clips into a run's folder, in one process or several.
 
-    def __init__(
-        self, model: ModelConfig, config: TrainConfig, data: Path, out: Path, fabric: Fabric
+    With `validate`, a folder of prepared clips, best.pt keeps the averaged weights that draw those best.
+    """
+
+    def __init__(  # noqa: PLR0917 (a run is made of these)
+        self,
+        model: ModelConfig,
+        config: TrainConfig,
+        data: Path,
+        out: Path,
+        fabric: Fabric,
+        validate: Path | None = None,
     ) -> None:
         self.model, self.config, self.out, self.fabric = model, config, out, fabric
+        self.clips: list[Clip] = load_clips(data)
+        self.validation = Validation(validate) if validate is not None and fabric.is_global_zero else None
+        self.validates = validate is not None
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         network = Network(model).to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(network.parameters(), config.learning_rate, betas=(0.5, 0.999))
-        module = TrainingStep(network, config.losses, config.seed)
+        module = TrainingStep(network, config.losses, rank_seed(config.seed, fabric))
         self.crops = module.generator
         self.step_module, self.optimizer = fabric.setup(module, optimizer)
         self.network = network
@@ -120,45 +95,38 @@ class Trainer:
         self.adversary = None
         if config.adversarial_from is not None:
             self.adversary = Adversary(config.discriminator, config.discriminator_learning_rate, fabric)
-        self.clips: list[Clip] = load_clips(data)
         self.step = 0
         self.seconds = 0.0
+        self.best_psnr = -math.inf
+        self.interrupted = False  # whether the last run ended because it was asked to
         self.sampled = (0, "")  # picture size and sampler state after the last batch
-        self.writer = SummaryWriter(str(out / "scalars"))
+        self.writer = SummaryWriter(str(out / "scalars")) if fabric.is_global_zero else None
 
     @property
     def checkpoint_path(self) -> Path:
         """Where the run's state lies."""
-        return self.out / "checkpoint.pt"
+        return self.out / CHECKPOINT_NAME
+
+    def _random(self) -> dict[str, Any]:
+        return {"torch": torch.get_rng_state(), "crops": self.crops.get_state(), "sampler": self.sampled}
 
     def save(self) -> None:
         """Write the whole state, whole or not at all. Raises InputError when the disk refuses."""
+        first, *others = gather(self.fabric, self._random())
         state = {
-            "format": CHECKPOINT_FORMAT,
             "model": self.model.to_dict(),
             "network": self.network.state_dict(),
             "ema": self.ema.state,
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
-            "random": {
-                "torch": torch.get_rng_state(),
-                "crops": self.crops.get_state(),
-                "sampler": self.sampled,
-            },
+            "best_psnr": self.best_psnr,
+            "random": first,
+            "random_of_others": others,
         }
         if self.adversary is not None:
             state["adversary"] = self.adversary.state_dict()
-        partial = self.checkpoint_path.with_suffix(".part")
-        try:
-            torch.save(state, partial)
-            os.replace(partial, self.checkpoint_path)
-        except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError on a full disk
-            partial.unlink(missing_ok=True)
-            reason = str(error).partition("\n")[0]
-            raise InputError(
-                f"{self.checkpoint_path} cannot be written ({reason}); free some space, then use --resume"
-            ) from None
+        first_does(self.fabric, lambda: write_checkpoint(state, self.checkpoint_path))
 
     def start_from(self, network: Network) -> None:
         """Begin with trained weights, not random ones. Raises WeightsError for another configuration."""
@@ -171,19 +139,26 @@ class Trainer:
     def load(self, path: Path) -> None:
         """Continue from a checkpoint, exactly where it stood.
 
-        One without random state or adversary is taken too: those then start afresh. Raises WeightsError when
-        the file is damaged, or of another format or configuration.
+        One without random state or adversary is taken too: those then start afresh, as do the random states
+        of processes that were not there. Raises WeightsError when the file is damaged, or of another format
+        or configuration, and InputError when this run would lose its discriminator.
         """
         state = read_checkpoint(path)
         if ModelConfig.from_dict(state["model"]) != self.model:
             raise WeightsError(
                 f"{path} was trained with another model configuration; start a new run with another --out"
             )
+        if "network" not in state:
+            raise WeightsError(f"{path} holds averaged weights alone; begin a new run with --start {path}")
+        if self.adversary is None and "adversary" in state:
+            raise InputError(f"{path} has a discriminator; add --adversarial-from with the step it joined at")
         self.network.load_state_dict(state["network"])
         self.ema.load(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
-        if random := state.get("random"):
+        self.best_psnr = state.get("best_psnr", -math.inf)
+        known = [state.get("random"), *state.get("random_of_others", [])]
+        if self.fabric.global_rank < len(known) and (random := known[self.fabric.global_rank]):
             torch.set_rng_state(random["torch"])
             self.crops.set_state(random["crops"])
             self.sampled = random["sampler"]
@@ -193,7 +168,8 @@ class Trainer:
     def _feed(self) -> Feed:
         """Batches of the size due now: from the sampler's saved state if it has that size."""
         size = self.config.size_at(self.step)
-        sampler = PairSampler(self.clips, self.config.data, size, self.config.seed + self.step)
+        seed = rank_seed(self.config.seed + self.step, self.fabric)
+        sampler = PairSampler(self.clips, self.config.data, size, seed)
         saved_size, state = self.sampled
         return Feed(sampler, self.config.batch, state if saved_size == size else None)
 
@@ -202,24 +178,39 @@ class Trainer:
         return self.adversary if start is not None and self.step >= start else None
 
     def _one_step(self, batch: Batch) -> tuple[dict[str, Tensor], Picture]:
+        config = self.config
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate_at(self.step)
+            group["lr"] = config.learning_rate_at(self.step)
         total, parts, picture = self.step_module(batch, self.step)
         adversary, real = self._adversary_now(), batch.pictures[:, 1]
         if adversary is not None:
-            extra, named = adversary.judge(picture.image, real, self.config.losses)
-            total, parts = total + extra, parts | named
+            extra, named = adversary.judge(picture.image, real, config.losses)
+            total, parts = total + config.adversarial_share_at(self.step) * extra, parts | named
         self.optimizer.zero_grad()
         self.fabric.backward(total)
-        self.fabric.clip_gradients(self.step_module, self.optimizer, max_norm=GRADIENT_NORM)
+        norm = self.fabric.clip_gradients(
+            self.step_module, self.optimizer, max_norm=GRADIENT_NORM, error_if_nonfinite=False
+        )
+        if norm is None or not torch.isfinite(norm):  # the same in all processes: they share their gradients
+            self._diverged(parts)
         self.optimizer.step()
         if adversary is not None:
-            parts["discriminator"] = adversary.learn(picture.image, real)
+            rate = config.discriminator_learning_rate * config.decay_at(self.step)
+            parts["discriminator"] = adversary.learn(picture.image, real, rate)
         self.step += 1
         self.ema.update(self.network, self.step)
         return parts, picture
 
+    def _diverged(self, parts: dict[str, Tensor]) -> NoReturn:
+        broken = next((name for name, part in parts.items() if not torch.isfinite(part)), None)
+        what = "the gradient is" if broken is None else f"the loss {broken!r} is"
+        raise AvcallError(
+            f"{what} not a finite number at step {self.step}, which was not saved; "
+            "go on from the last checkpoint with --resume and a lower --learning-rate"
+        )
+
     def _log(self, batch: Batch, parts: dict[str, Tensor], picture: Picture, samples_per_s: float) -> None:
+        assert self.writer is not None
         for name, part in parts.items():
             self.writer.add_scalar(f"loss/{name}", part.item(), self.step)
         text = "  ".join(f"{name} {part.item():.4f}" for name, part in parts.items())
@@ -239,41 +230,62 @@ class Trainer:
         self.sampled = (feed.size_px, fed.state_after)
         took = time.monotonic() - began
         self.seconds += took
-        if self.step % LOG_EVERY == 0:
-            self._log(batch, parts, picture, self.config.batch / took)
+        if self.step % LOG_EVERY == 0 and self.writer is not None:
+            self._log(batch, parts, picture, self.config.batch * self.fabric.world_size / took)
+        if self.step % VALIDATE_EVERY == 0:
+            self._validate()
+
+    def _validate(self) -> None:
+        if self.validates:
+            first_does(self.fabric, self._keep_best)
+
+    def _keep_best(self) -> None:
+        """Measure the averaged weights, and keep them when none were better."""
+        assert self.validation is not None and self.writer is not None
+        psnr = self.validation.psnr(self.network, self.ema.state)
+        self.writer.add_scalar("validate/psnr", psnr, self.step)
+        best = psnr > self.best_psnr
+        self.fabric.print(
+            f"step {self.step}  validate {psnr:.2f} dB{'  the best' if best else ''}", flush=True
+        )
+        if best:
+            self.best_psnr = psnr
+            kept = {"model": self.model.to_dict(), "ema": self.ema.state, "psnr": psnr}
+            write_checkpoint(kept | {"step": self.step, "seconds": self.seconds}, self.out / BEST_NAME)
 
     def run(self, hours: float, *, until_step: int | None = None) -> None:
-        """Train for `hours` of wall time or until a step, whichever is first, then save."""
+        """Train for `hours` of wall time or until a step, whichever is first, then save.
+
+        Ctrl-C or SIGTERM end it after the step at hand: it is saved, and `interrupted` says so.
+        """
         end = time.monotonic() + hours * 3600
         saved = time.monotonic()
         self.step_module.train()
+        with StopRequest() as request:
 
-        def going() -> bool:
-            return time.monotonic() < end and (until_step is None or self.step < until_step)
+            def going() -> bool:
+                nonlocal saved
+                over = time.monotonic() >= end or (until_step is not None and self.step >= until_step)
+                due = time.monotonic() - saved > CHECKPOINT_SECONDS
+                self.interrupted, over, due = agree(self.fabric, request.made, over, due)
+                if due and not (self.interrupted or over):
+                    self.save()
+                    saved = time.monotonic()
+                return not (self.interrupted or over)
 
-        while going():
-            with self._feed() as feed:
-                while going() and feed.size_px == self.config.size_at(self.step):
-                    self._timed_step(feed)
-                    if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                        self.save()
-                        saved = time.monotonic()
+            goes_on = going()
+            while goes_on:
+                with self._feed() as feed:
+                    while goes_on and feed.size_px == self.config.size_at(self.step):
+                        self._timed_step(feed)
+                        goes_on = going()
+        if not self.interrupted and self.step % VALIDATE_EVERY:
+            self._validate()
         self.save()
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's parts, on the CPU. Raises WeightsError when it is damaged or of another format."""
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise WeightsError(f"{path} cannot be read as a checkpoint ({reason}); start a new run") from None
-    if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
-        raise WeightsError(f"{path} is a checkpoint of another format; start a new run with another --out")
-    return state
+        if self.writer is not None:
+            self.writer.flush()
 
 
 def move_batch(batch: Batch, fabric: Fabric) -> Batch:
     """The batch on the training device; pictures in channels-last order."""
-    moved = {f.name: fabric.to_device(getattr(batch, f.name)) for f in dataclasses.fields(batch)}
-    return Batch(**moved)
+    return Batch(*map(fabric.to_device, batch))

@@ -47,8 +47,7 @@ def test_the_same_seed_draws_the_same_pairs(tmp_path: Path) -> None:
     write_prepared(tmp_path / "a.npz")
     clips = load_clips(tmp_path)
     a, b, c = (PairSampler(clips, DataConfig(), 64, seed).batch(2) for seed in (1, 1, 2))
-    for field in dataclasses.fields(a):
-        assert torch.equal(getattr(a, field.name), getattr(b, field.name))
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
     assert not torch.equal(a.pictures, c.pictures)
     assert a.pictures.shape == (2, 2, 3, 64, 64)
 
@@ -120,3 +119,12 @@ def test_mouth_and_eyes_weigh_most_and_the_background_least() -> None:
     assert weights[0, 0] == 1
     assert weights[100 // 4, 100 // 4] == DISC_WEIGHT
     assert set(np.unique(weights)) == {1, HULL_WEIGHT, DISC_WEIGHT}
+
+
+def test_without_regions_every_place_counts_alike(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "a.npz")
+    clips = load_clips(tmp_path)
+    weighted = PairSampler(clips, STILL, 64, 0).batch(2).weights
+    plain = PairSampler(clips, dataclasses.replace(STILL, regions=False), 64, 0).batch(2).weights
+    assert weighted.max() == DISC_WEIGHT
+    assert (plain == 1).all()

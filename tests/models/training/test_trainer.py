@@ -1,6 +1,7 @@
 """Runs: what is saved, and that a resumed run is the uninterrupted one."""
 
 import dataclasses
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from avcall.errors import InputError, WeightsError
+from avcall.errors import AvcallError, InputError, WeightsError
 from models.config import ModelConfig
 from models.discriminator import DiscriminatorConfig
-from models.training.trainer import TrainConfig, Trainer
+from models.training import trainer as module
+from models.training.checkpoint import averaged_network, read_checkpoint
+from models.training.settings import TrainConfig
+from models.training.trainer import Trainer
 from tests.models.tiny import TINY_LIVE, random_network, write_prepared
 
 CONFIG = TrainConfig(
@@ -32,8 +36,14 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def make(data: Path, out: Path, config: TrainConfig = CONFIG, model: ModelConfig = TINY_LIVE) -> Trainer:
-    return Trainer(model, config, data, out, Fabric(accelerator="cpu", devices=1))
+def make(
+    data: Path,
+    out: Path,
+    config: TrainConfig = CONFIG,
+    model: ModelConfig = TINY_LIVE,
+    validate: Path | None = None,
+) -> Trainer:
+    return Trainer(model, config, data, out, Fabric(accelerator="cpu", devices=1), validate)
 
 
 def assert_same(a: Any, b: Any, where: str = "") -> None:
@@ -104,6 +114,102 @@ def test_a_checkpoint_without_random_state_or_adversary_loads(data: Path, tmp_pa
     assert trainer.step == 1
     trainer.run(1, until_step=3)
     assert trainer.step == 3
+
+
+def test_a_run_does_not_lose_its_discriminator_unawares(data: Path, tmp_path: Path) -> None:
+    make(data, tmp_path / "run").save()
+    plain = make(data, tmp_path / "run", PLAIN)
+    with pytest.raises(InputError, match="add --adversarial-from"):
+        plain.load(plain.checkpoint_path)
+
+
+def test_the_best_weights_are_kept_and_can_be_used(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "VALIDATE_EVERY", 2)
+    trainer = make(data, tmp_path / "run", PLAIN, validate=data)
+    scores, states = iter([20.0, 25.0, 24.0]), []
+
+    def psnr(_network: object, weights: dict[str, torch.Tensor]) -> float:
+        states.append({k: v.clone() for k, v in weights.items()})
+        return next(scores)
+
+    monkeypatch.setattr(trainer.validation, "psnr", psnr)
+    trainer.run(1, until_step=5)  # scored at 2, at 4, and at its end
+    best = read_checkpoint(tmp_path / "run" / "best.pt")
+    assert (best["step"], best["psnr"]) == (4, 25.0)
+    assert_same(best["ema"], states[1])
+    assert_same(averaged_network(tmp_path / "run" / "best.pt").state_dict(), states[1])
+    resumed = make(data, tmp_path / "run", PLAIN, validate=data)
+    resumed.load(resumed.checkpoint_path)
+    assert resumed.best_psnr == 25.0
+    with pytest.raises(WeightsError, match="averaged weights alone"):
+        resumed.load(tmp_path / "run" / "best.pt")
+
+
+def test_validation_leaves_no_trace_in_the_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "VALIDATE_EVERY", 1)
+    states = []
+    for name, validate in (("with", data), ("without", None)):
+        trainer = make(data, tmp_path / name, validate=validate)
+        trainer.run(1, until_step=3)
+        states.append(read(trainer))
+        del states[-1]["best_psnr"]
+        assert (tmp_path / name / "best.pt").exists() == (validate is not None)
+    assert_same(*states)
+
+
+def test_an_interrupted_run_saves_the_step_at_hand(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(data, tmp_path / "run", PLAIN)
+    step = Trainer._one_step
+
+    def interrupted(self: Trainer, batch: Any) -> Any:
+        if self.step == 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "_one_step", interrupted)
+    trainer.run(1, until_step=5)
+    assert (trainer.step, trainer.interrupted) == (2, True)
+    assert read_checkpoint(trainer.checkpoint_path)["step"] == 2
+
+
+@pytest.mark.parametrize("name", ["flow", None], ids=str)
+def test_a_loss_that_is_no_number_stops_the_run_unsaved(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    trainer = make(data, tmp_path / "run", PLAIN)
+    trainer.run(1, until_step=1)
+    before = {k: v.clone() for k, v in trainer.network.named_parameters()}
+    forward = trainer.step_module.forward
+
+    def broken(*arguments: Any) -> Any:
+        total, parts, picture = forward(*arguments)
+        if name is None:
+            return total * torch.inf, parts, picture
+        return total, parts | {name: parts[name] * torch.nan}, picture
+
+    if name is not None:
+        monkeypatch.setattr(trainer.fabric, "clip_gradients", lambda *_, **__: torch.tensor(torch.nan))
+    monkeypatch.setattr(trainer, "step_module", broken)
+    with pytest.raises(AvcallError, match=r"at step 1, which was not saved; .*--resume") as caught:
+        trainer._one_step(trainer._feed().next().batch)
+    assert ("'flow'" if name else "the gradient is") in str(caught.value)
+    assert_same(dict(trainer.network.named_parameters()), before)
+    assert read_checkpoint(trainer.checkpoint_path)["step"] == 1
+
+
+def test_mixed_precision_trains_on_a_cpu(data: Path, tmp_path: Path) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    trainer = Trainer(TINY_LIVE, CONFIG, data, tmp_path / "run", fabric, data)
+    trainer.run(1, until_step=4)
+    assert trainer.step == 4
+    assert {value.dtype for value in trainer.network.parameters()} == {torch.float32}
+    assert trainer.best_psnr > 5
 
 
 def test_a_damaged_checkpoint_is_one_line(data: Path, tmp_path: Path) -> None:

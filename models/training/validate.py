@@ -1,0 +1,88 @@
+"""How good the averaged weights are, each time on the same few pictures: it chooses the best of a run."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from avcall.errors import InputError
+from avcall.types import F32Array
+from models.layers import resize
+from models.network import Network
+from models.priors import PRIOR_SIZE_PX, draw_mesh
+from models.training.data import Clip, load_clips
+
+MAX_CLIPS = 32  # spread over the folder
+FRAMES_A_CLIP = 2  # one in the middle, and the last with a face
+MAX_PSNR_DB = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """The keyframe of a clip and one frame that it is to become.
+
+    `pictures` (2, 3, 256, 256) uint8, `priors` (2, 2, 64, 64) uint8, `mel` (80, 16), `gate` (1,).
+    """
+
+    pictures: Tensor
+    priors: Tensor
+    mel: Tensor
+    gate: Tensor
+
+
+def _priors(clip: Clip, index: int) -> F32Array:
+    landmarks = clip.landmarks(index)
+    mesh = draw_mesh(landmarks) if landmarks.any() else np.zeros((PRIOR_SIZE_PX,) * 2, np.uint8)
+    return np.stack([mesh, clip.mask(index)])
+
+
+def examples_of(clip: Clip) -> list[Example]:
+    """The first frame with a face is the keyframe; none where no other frame shows a face."""
+    seen = [index for index in range(len(clip)) if clip.landmarks(index).any()]
+    if len(seen) < 2:
+        return []
+    driving = sorted({seen[len(seen) // 2], seen[-1]})[-FRAMES_A_CLIP:]
+    return [
+        Example(
+            torch.from_numpy(np.stack([clip.picture(i) for i in (seen[0], index)])).permute(0, 3, 1, 2),
+            torch.from_numpy(np.stack([_priors(clip, i) for i in (seen[0], index)])),
+            torch.from_numpy(clip.mel(index)),
+            torch.tensor([float(len(clip.pcm) > 0)]),
+        )
+        for index in driving
+    ]
+
+
+class Validation:
+    """The pictures to draw, from a folder of prepared clips. Raises InputError when it holds none."""
+
+    def __init__(self, folder: Path) -> None:
+        clips = load_clips(folder, at_most=MAX_CLIPS)
+        self.examples = [example for clip in clips for example in examples_of(clip)]
+        if not self.examples:
+            raise InputError(f"no clip in {folder} shows a face twice; give another --validate")
+
+    @torch.no_grad()
+    def psnr(self, network: Network, weights: dict[str, Tensor]) -> float:
+        """Mean PSNR in dB at 256x256 with `weights` in place of the network's own, which stay as they are.
+
+        Draws no random number: training goes on as if nothing had been asked.
+        """
+        judged = copy.deepcopy(network).eval()
+        judged.load_state_dict(weights)
+        device = next(judged.parameters()).device
+        return float(np.mean([_psnr(judged, example, device) for example in self.examples]))
+
+
+def _psnr(network: Network, example: Example, device: torch.device) -> float:
+    pictures = example.pictures.to(device).float() / 255
+    priors = example.priors.to(device).float() / 255
+    small = resize(pictures, PRIOR_SIZE_PX)
+    (source, driving) = (network.detect(small[i : i + 1], priors[i : i + 1]) for i in (0, 1))
+    keyframe = network.encode_keyframe(pictures[:1])
+    drawn = network(keyframe, source, driving, example.mel[None].to(device), example.gate[None].to(device))
+    error = float((drawn.image.clamp(0, 1) - pictures[1:]).square().mean())
+    return min(-10 * float(np.log10(max(error, 1e-12))), MAX_PSNR_DB)
