@@ -216,7 +216,7 @@ def bench(
     source: Annotated[Path | None, typer.Option(help="Photo of one face: cross-identity as well.")] = None,
     preset: Annotated[str, typer.Option(help="Of H.266: medium or slower.")] = "medium",
     tick_ms: Annotated[int, typer.Option(help="Of avcall: 40, 80 or 120.")] = 80,
-    every: Annotated[int, typer.Option(help="Measure every n-th frame with the slow metrics.")] = 8,
+    every: Annotated[int, typer.Option(help="Measure every n-th frame with the slow metrics.")] = 10,
     inception: Annotated[Path | None, typer.Option(help="Inception weights, for FID proper.")] = None,
     syncnet: Annotated[Path | None, typer.Option(help="SyncNet weights, for Sync.")] = None,
     jobs: Annotated[int, typer.Option(help="Encodes at a time; 0: one a core.")] = 0,

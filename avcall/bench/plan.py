@@ -34,7 +34,7 @@ class BenchConfig:
     weights: Path | None = None
     preset: str = "medium"
     tick_ms: int = _DEFAULTS.tick_ms
-    every: int = 8
+    every: int = 10
     jobs: int = 0  # 0: one for each core
     motion_modes: tuple[str, ...] = field(default=MOTION_MODES)
 

@@ -81,8 +81,8 @@ ANCHORS: dict[str, tuple[Anchor, ...]] = {
         Anchor("h266-lowdelay", "libvvenc", "vvc", _QPS, _h266(_LOWDELAY)),
         Anchor("h266-randomaccess", "libvvenc", "vvc", _QPS, _h266("")),
     ),
-    "hevc": (Anchor("hevc-randomaccess", "libx265", "hevc", (51, 45, 39, 33, 27, 21), _hevc),),
-    "av1": (Anchor("av1-randomaccess", "libsvtav1", "obu", (70, 62, 54, 46, 38, 30), _av1),),
+    "hevc": (Anchor("hevc-randomaccess", "libx265", "hevc", (51, 44, 37, 30, 23), _hevc),),
+    "av1": (Anchor("av1-randomaccess", "libsvtav1", "obu", (70, 60, 50, 40, 30), _av1),),
 }
 
 

@@ -10,7 +10,7 @@ from avcall.bench.rates import rates_of
 from avcall.bench.virtual_call import Message, read_messages, write_messages
 from avcall.bitstream.packet import MessageType
 from avcall.errors import InputError
-from avcall.transport.base import Channel
+from avcall.transport.base import MEDIA_OVERHEAD_BYTES, RTP_HEADER_BYTES, Channel
 from models.runtime import ModelRuntime
 from tests.bench_fakes import make_clip
 from tests.fakes import FakeRuntime, make_crop
@@ -40,7 +40,7 @@ def test_the_bill_of_a_call_in_half_floats() -> None:
     assert 100 < bill.keyframe_bytes <= 3_000 + 300
     assert 0.5 * 2_500 < bill.audio_bytes < 1.5 * 2_500  # 10 kbit/s for two seconds
     content = bill.motion_bytes + bill.keyframe_bytes + bill.audio_bytes + bill.control_bytes
-    assert bill.wire_bytes > content + 25 * 85  # a message each tick
+    assert bill.wire_bytes > content + 25 * (MEDIA_OVERHEAD_BYTES + RTP_HEADER_BYTES)  # a packet each tick
     assert bill.back_bytes > 0
 
 
