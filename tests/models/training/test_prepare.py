@@ -8,7 +8,9 @@ import av
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from avcall.cli import app
 from avcall.errors import InputError
 from avcall.sample import source_clip
 from avcall.types import Priors, U8Image
@@ -217,3 +219,17 @@ def test_preparing_goes_on_where_it_was(tmp_path: Path) -> None:
     with (out / "refused.tsv").open() as file:
         assert [row["video"] for row in csv.DictReader(file, delimiter="\t")] == ["short", "broken"]
     assert Preparation([videos], out).todo == {}
+
+
+def test_the_command_sums_up_what_was_refused_and_says_when_nothing_is_left(tmp_path: Path) -> None:
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    for name in ("a", "b"):
+        (videos / f"{name}.mp4").write_bytes(b"broken")
+    result = CliRunner().invoke(app, ["prepare", str(videos), "--out", str(out), "--workers", "1"])
+    assert "0 clips from 2 videos" in result.output
+    assert "refused 2: not readable as video" in result.output
+    assert isinstance(result.exception, InputError)
+    assert "none of the videos gave a clip" in str(result.exception)
+    again = CliRunner().invoke(app, ["prepare", str(videos), "--out", str(out)])
+    assert "2 videos were done before" in again.output
