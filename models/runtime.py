@@ -178,8 +178,11 @@ class ModelRuntime:
         self._sessions = {graph: _open_session(folder, graph, device, threads) for graph in wanted}
         self._keyframes: LiveKeyframes[dict[str, Any]] = LiveKeyframes()
         self._cached_names: list[str] = []
+        self._synthesize_names: list[str] = []
         if Graph.ENCODE_KEYFRAME in self._sessions:
             self._cached_names = [o.name for o in self._sessions[Graph.ENCODE_KEYFRAME].get_outputs()]
+        if Graph.SYNTHESIZE in self._sessions:
+            self._synthesize_names = [i.name for i in self._sessions[Graph.SYNTHESIZE].get_inputs()]
 
     @property
     def provider(self) -> str:
@@ -257,10 +260,14 @@ class ModelRuntime:
         cached = self._keyframes.get(index)
         if cached is None:
             raise KeyError(index)
-        feeds = dict(cached)
-        feeds["driving_values"] = keypoints.values[None]
-        feeds["driving_jacobians"] = keypoints.jacobians[None]
-        feeds["mel"] = mel[None]
-        feeds["gate"] = np.array([[1.0 if speech else 0.0]], np.float32)
+        feeds = {
+            **cached,
+            "driving_values": keypoints.values[None],
+            "driving_jacobians": keypoints.jacobians[None],
+            "mel": mel[None],
+            "gate": np.array([[1.0 if speech else 0.0]], np.float32),
+        }
+        # An ablated network has no use for some of them, and its graph does not know their names.
+        feeds = {name: feeds[name] for name in self._synthesize_names}
         picture: U8Image = self._sessions[Graph.SYNTHESIZE].run(None, feeds)[0][0]
         return picture

@@ -1,5 +1,6 @@
 """Weights folders that cannot be used, and what the runtime keeps."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -235,3 +236,14 @@ def test_a_preview_that_is_named_and_missing_is_one_line(copy: Path) -> None:
     (copy / "preview.onnx").unlink()
     with pytest.raises(WeightsError, match=r"preview\.onnx cannot be read"):
         ModelRuntime((Graph.PREVIEW,), device=Device.CPU, weights=copy)
+
+
+@pytest.mark.parametrize("switch", ["structural_prior", "audio_prior", "identity_aware"])
+def test_an_ablated_network_runs_like_the_whole_one(switch: str, tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY_LIVE, **{switch: False})
+    export_weights(random_network(config), tmp_path, {})
+    runtime = ModelRuntime(device=Device.PLAIN, threads=1, weights=tmp_path)
+    runtime.warm_up()
+    runtime.set_keyframe(0, make_still(), make_keypoints())
+    drawn = runtime.synthesize(0, make_keypoints(1), MEL)
+    assert drawn.shape == (256, 256, 3) and drawn.std() > 0
