@@ -38,8 +38,8 @@ class DataConfig:
     max_rotation_deg: float = 8.0
     max_brightness: float = 0.12
     no_audio: float = 0.15
-    no_mesh: float = 0.08
-    no_mask: float = 0.08
+    no_mesh: float = 0.15
+    no_mask: float = 0.10
     telling: float = 0.35
     regions: bool = True
 
@@ -173,6 +173,13 @@ class PairSampler:
             picture = cv2.resize(picture, (self.size_px,) * 2, interpolation=cv2.INTER_AREA)
         return picture, landmarks, mask
 
+    def _dropped(self, share: float) -> tuple[bool, bool]:
+        """Whether a prior is missing from the source and from the driving frame: one, the other, or both."""
+        if self.rng.random() >= share:
+            return False, False
+        missing = self.rng.integers(1, 4)
+        return bool(missing & 1), bool(missing & 2)
+
     def _jitter(self) -> U8Image:
         gain, bias = 1 + self.rng.uniform(-1, 1, (2,)) * self._config.max_brightness
         ramp = np.arange(256, dtype=np.float32)
@@ -187,13 +194,13 @@ class PairSampler:
         matrix, flipped = self._transform()
         jitter = self._jitter()
         pictures, points, priors = [], [], []
-        drop_mesh, drop_mask = rng.random() < c.no_mesh, rng.random() < c.no_mask
-        for index in indices:
+        drop_mesh, drop_mask = self._dropped(c.no_mesh), self._dropped(c.no_mask)
+        for side, index in enumerate(indices):
             picture, landmarks, mask = self._frame(clip, int(index), matrix, jitter)
-            mesh = draw_mesh(landmarks) if landmarks.any() and not drop_mesh else np.zeros_like(mask)
+            mesh = draw_mesh(landmarks) if landmarks.any() and not drop_mesh[side] else np.zeros_like(mask)
             pictures.append(picture)
             points.append(landmarks)
-            priors.append(np.stack([mesh, np.zeros_like(mask) if drop_mask else mask]))
+            priors.append(np.stack([mesh, np.zeros_like(mask) if drop_mask[side] else mask]))
         has_face = points[0].any() and points[1].any()
         speech = len(clip.pcm) > 0 and rng.random() >= c.no_audio
         normal = np.stack(points) * (2 / FRAME_SIZE_PX) - 1

@@ -95,9 +95,13 @@ def test_dropout_blanks_the_priors_and_shuts_the_gate(tmp_path: Path) -> None:
     assert whole.priors[:, :, 0].any() and whole.priors[:, :, 1].any()
     assert whole.gate.all() and whole.mel.any()
     dropped = dataclasses.replace(STILL, no_audio=1, no_mesh=1, no_mask=1)
-    bare = PairSampler(clips, dropped, 64, 0).batch(2)
-    assert not bare.priors.any() and not bare.gate.any() and not bare.mel.any()
+    bare = PairSampler(clips, dropped, 64, 0).batch(24)
+    assert not bare.gate.any() and not bare.mel.any()
     assert bare.has_face.all()  # landmarks still guide the flow
+    there = bare.priors.flatten(3).any(3)  # (pair, side, prior)
+    for prior in range(2):
+        kinds = {tuple(pair) for pair in there[:, :, prior].tolist()}
+        assert kinds == {(False, True), (True, False), (False, False)}
 
 
 def test_a_mirrored_pair_swaps_left_and_right_anchors(tmp_path: Path) -> None:
