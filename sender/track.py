@@ -1,6 +1,6 @@
 """Track: finds the face and cuts a 256x256 crop that follows it slowly, so that head motion stays motion."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import cv2
@@ -112,6 +112,7 @@ class FaceTracker:
         self._last_pts_ms = 0
         self._seen_pts_ms: int | None = None
         self._searched_pts_ms: int | None = None
+        self._mesh: U8Image | None = None  # of the last frame in which the face was found
         self.state = FaceState.SEARCHING
 
     def crop(self, frame: VideoFrame) -> FaceCrop | None:
@@ -129,9 +130,13 @@ class FaceTracker:
             self._seen_pts_ms = frame.pts_ms
             wanted = wanted_box(box.to_frame(priors.landmarks)).clamped(width, height)
             self._box, self._moving = follow(box, wanted, elapsed_ms, self._moving)
+            self._mesh = priors.mesh
         elif self._seen_pts_ms is None or frame.pts_ms - self._seen_pts_ms > LOST_AFTER_MS:
             self.state = FaceState.LOST
             return None
+        elif self._mesh is not None:
+            # Without the mesh that the keyframe has, the keypoints would jump for these few frames.
+            priors = replace(priors, mesh=self._mesh)
         return FaceCrop(rgb, priors, frame.pts_ms)
 
     def close(self) -> None:
@@ -147,7 +152,7 @@ class FaceTracker:
         faces = find_faces(frame.rgb, self._search)
         if not faces:
             return False
-        self._box, self._moving = wanted_box(faces[0]), False
+        self._box, self._moving, self._mesh = wanted_box(faces[0]), False, None
         self._seen_pts_ms = frame.pts_ms
         self.state = FaceState.TRACKED
         return True
