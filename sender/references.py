@@ -21,12 +21,13 @@ from avcall.types import Keypoints
 from sender.encode import EncodedKeyframe
 
 BASE_ERROR = 0.01  # of a keyframe in its own pose
-ERROR_PER_DISTANCE = 0.05  # fitted on the validation clips
-SERVES_ERROR = 0.03  # a reference with a larger predicted error does not serve
+UNSURE = 2.0  # times that, while the preview graph has not looked at a reference
+ERROR_PER_DISTANCE = 0.03  # fitted on the validation clips
+SERVES_ERROR = 0.06  # a reference with a larger predicted error does not serve
 OF_LEAST_ERROR = 1.5  # unless it is below this much of the least that any reference reached: noise, flicker
 BAD_FOR_MS = 400  # none serves for so long: a new keyframe is due; a blink or a gesture is shorter
 STAY_MS = 1_000  # with a reference: a change is seen, and splits a packet in two
-BETTER = 0.8  # of the present reference's error: what another must promise to take over
+BETTER = 0.9  # of the present reference's error: what another must promise to take over
 ORDER_GAP_MS = (
     10_000  # between new keyframes: the first that none serves may be a pose that never comes again
 )
@@ -83,7 +84,7 @@ class _Reference:
     def error(self, to: float) -> float:
         """Predicted for a pose that is `to` away."""
         if self.measured is None:
-            return BASE_ERROR + ERROR_PER_DISTANCE * to
+            return BASE_ERROR + UNSURE * ERROR_PER_DISTANCE * to
         carried = self.measured.error + ERROR_PER_DISTANCE * (to - self.measured.distance)
         return max(carried, 0.0)
 
