@@ -27,7 +27,7 @@ SERVES_ERROR = 0.06  # a reference with a larger predicted error does not serve
 OF_LEAST_ERROR = 1.5  # unless it is below this much of the least that any reference reached: noise, flicker
 BAD_FOR_MS = 400  # none serves for so long: a new keyframe is due; a blink or a gesture is shorter
 STAY_MS = 1_000  # with a reference: a change is seen, and splits a packet in two
-BETTER = 0.9  # of the present reference's error: what another must promise to take over
+BETTER = 0.8  # of the present reference's error: what another must promise to take over
 ORDER_GAP_MS = (
     10_000  # between new keyframes: the first that none serves may be a pose that never comes again
 )
