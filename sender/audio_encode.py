@@ -8,7 +8,6 @@ from avcall.errors import ConfigError
 from avcall.types import SAMPLE_RATE_HZ, AccessUnit, AudioChunk, MediaKind
 
 FRAME_DURATIONS_MS = (20, 40, 60)  # RFC 6716 section 2.1.4; longer ones are several frames in one packet
-DEFAULT_BITRATE_BPS = 6_000  # see docs/bitrate.md for what a whole call costs
 MIN_BITRATE_BPS = 6_000  # RFC 6716 section 2.1.1: the lowest that Opus has
 MAX_BITRATE_BPS = (
     16_000  # above, libopus puts two frames into a packet of 40 ms, which the wire format refuses
@@ -25,7 +24,7 @@ class OpusEncoder:
     the chunk. A unit that would begin before 0 holds mostly the encoder's warm-up and is not given out.
     """
 
-    def __init__(self, bitrate_bps: int = DEFAULT_BITRATE_BPS, frame_ms: int = 40) -> None:
+    def __init__(self, bitrate_bps: int = MIN_BITRATE_BPS, frame_ms: int = 40) -> None:
         if frame_ms not in FRAME_DURATIONS_MS:
             raise ConfigError(f"audio frame_ms is {frame_ms}; choose one of {FRAME_DURATIONS_MS}")
         self._frame_ms = frame_ms

@@ -3,7 +3,7 @@
 import threading
 
 from avcall.types import AccessUnit, AudioChunk
-from sender.audio_encode import DEFAULT_BITRATE_BPS, OpusEncoder
+from sender.audio_encode import MIN_BITRATE_BPS, OpusEncoder
 from sender.silence import SilenceGate, SilenceStats
 
 
@@ -13,7 +13,7 @@ class SpeechPath:
     Chunks come from one thread; the rate may be set from another.
     """
 
-    def __init__(self, bitrate_bps: int = DEFAULT_BITRATE_BPS, frame_ms: int = 40) -> None:
+    def __init__(self, bitrate_bps: int = MIN_BITRATE_BPS, frame_ms: int = 40) -> None:
         self._encoder = OpusEncoder(bitrate_bps, frame_ms)
         self._gate = SilenceGate()
         self._lock = threading.Lock()

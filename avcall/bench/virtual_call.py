@@ -21,7 +21,6 @@ from sender.encode import MotionGroupEncoder
 from sender.references import ReferenceSet
 
 STEP_MS = 10  # of virtual time
-HEARTBEAT_MS = 1_000  # of the receiver, as in a call without trouble
 OPAQUE = {Channel.MEDIA: b"\x80\0", Channel.CONTROL: b"\0"}  # start no message of the protocol
 DRAIN_MS = 400  # after the last frame, for the last packets
 
@@ -58,7 +57,6 @@ class VirtualCall:
         self._receiver = ReceiverCore(Playout(MelWindows()), coder, weights)
         self._clock = ManualClock()
         self._near, self._far = loopback_pair(self._clock)
-        self._next_heartbeat_ms = 0.0
 
     @property
     def now_ms(self) -> float:
@@ -81,9 +79,8 @@ class VirtualCall:
     def step(self) -> None:
         """A step of virtual time for both ends."""
         now_ms = self.now_ms
-        if now_ms >= self._next_heartbeat_ms:
+        if self._receiver.report_is_due(now_ms):
             self._receiver.report(self.sender.stats().motion_units, now_ms)
-            self._next_heartbeat_ms = now_ms + HEARTBEAT_MS
         for channel, data in self.sender.poll(now_ms):
             self._near.send(channel, data)
         for channel, data in self._receiver.take_answers():

@@ -34,7 +34,7 @@ from avcall.types import FRAME_MS, AccessUnit, MediaKind
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 1200  # the user data of one SCTP packet; a longer message would be fragmented
-RTP_FIRST_BYTE = 0x80
+RTP_FIRST_BYTE, RTP_HEADER_BYTES = 0x80, 12  # RFC 3550 section 5.1
 SSRC = 0x61766361  # one stream each way, so it needs no choice
 MAX_UNITS = 6  # of one medium in one packet: 240 ms of motion
 MAX_SHORT = 1275  # 255 * 4 + 255
@@ -116,12 +116,12 @@ def split_rtp(data: bytes) -> tuple[RtpHeader, bytes]:
     kind = message_type(data)
     if kind not in _PAYLOAD_TYPES:
         raise PacketError("RTP packet: the message is of another type")
-    if len(data) < _RTP.size:
+    if len(data) < RTP_HEADER_BYTES:
         raise PacketError("RTP packet: truncated in its header")
     _, _, sequence, timestamp_ms, ssrc = _RTP.unpack_from(data)
     if ssrc != SSRC:
         raise PacketError(f"RTP packet: SSRC {ssrc:#x} is not the stream of a call")
-    return RtpHeader(kind, sequence, timestamp_ms), data[_RTP.size :]
+    return RtpHeader(kind, sequence, timestamp_ms), data[RTP_HEADER_BYTES:]
 
 
 def version_error(theirs: int) -> VersionError:
@@ -228,7 +228,7 @@ def unit_size_bytes(unit: AccessUnit) -> int:
 
 def header_size_bytes() -> int:
     """What a media packet takes before its units."""
-    return _RTP.size + _CONTENTS_BYTES
+    return RTP_HEADER_BYTES + _CONTENTS_BYTES
 
 
 class _Reader:

@@ -10,14 +10,12 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
+from avcall.bitstream.packet import MAX_MESSAGE_BYTES, RTP_FIRST_BYTE, RTP_HEADER_BYTES
 from avcall.errors import ConnectionFailedError
-
-MAX_MESSAGE_BYTES = 1200  # the largest message of either channel; longer ones are refused, both ways
 
 INBOX_CAPACITY = 1024  # messages; more than 40 s of a call, so only a stalled reader loses any
 
 CONTROL_OVERHEAD_BYTES = 85  # what a message costs besides itself: IPv4 and UDP 28, DTLS 29, SCTP 28;
-RTP_HEADER_BYTES, RTP_FIRST_BYTE = 12, 0x80  # RFC 3550 section 5.1
 MEDIA_OVERHEAD_BYTES = 38  # an RTP packet: IPv4 and UDP 28, the tag of SRTP 10
 UDP_IPV4_HEADER_BYTES = 28  # RFC 791 (20) and RFC 768 (8)
 UDP_IPV6_HEADER_BYTES = 48  # RFC 8200 (40) and RFC 768 (8)

@@ -29,6 +29,7 @@ from aiortc.exceptions import InvalidStateError
 from aiortc.rtcdtlstransport import SRTP_AES128_CM_SHA1_80
 from aiortc.rtcicetransport import parse_stun_turn_uri
 
+from avcall.bitstream.packet import MAX_MESSAGE_BYTES
 from avcall.clock import Clock, SystemClock
 from avcall.errors import (
     ConfigError,
@@ -39,7 +40,6 @@ from avcall.errors import (
     TransportClosedError,
 )
 from avcall.transport.base import (
-    MAX_MESSAGE_BYTES,
     Channel,
     Datagram,
     Inbox,
