@@ -46,6 +46,13 @@ Seed = Annotated[int, _option("Of everything random.", OPTIMISER, minimum=0)]
 AdversarialFrom = Annotated[
     int | None, _option("Step at which the discriminator joins.", OPTIMISER, minimum=0)
 ]
+PerceptualEvery = Annotated[
+    int,
+    _option("Steps from one perceptual loss, the dearest, to the next.", OPTIMISER, minimum=1),
+]
+HoldKeypoints = Annotated[
+    int, _option("Step to which the free keypoints are held beside the face.", OPTIMISER, minimum=0)
+]
 
 Accelerator = Annotated[str, _option("auto, cpu or cuda.", MACHINE)]
 Devices = Annotated[int, _option("GPUs (or CPU processes) that train as one.", MACHINE, minimum=1)]
@@ -54,6 +61,9 @@ Precision = Annotated[str, _option("32-true or bf16-mixed.", MACHINE)]
 Without = Annotated[str, _option("Of audio,mesh,identity: rows of the paper's Table 3.", ABLATION)]
 NoGuidedFlow = Annotated[
     bool, _option("Landmarks guide neither flow nor keypoints.", ABLATION, "--no-guided-flow")
+]
+NoOpticalFlow = Annotated[
+    bool, _option("No classical optical flow teaches the network's.", ABLATION, "--no-optical-flow")
 ]
 PlainRegions = Annotated[bool, _option("Mouth and eyes count like any place.", ABLATION, "--plain-regions")]
 NoTellingFrames = Annotated[

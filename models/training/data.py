@@ -15,21 +15,31 @@ from avcall.types import FRAME_RATE, FRAME_SIZE_PX, SAMPLE_RATE_HZ, F32Array, Pc
 from models.mel import mel_window
 from models.priors import LIPS_OUTER, PRIOR_SIZE_PX, draw_mesh
 from models.training.expressions import telling_frames
+from models.training.optical_flow import optical_flow
 from models.training.prepare import LANDMARK_SCALE
 
-# Landmarks that the keypoints are drawn to: nose, mouth corners, inner lips, upper eyelids, chin, forehead.
-ANCHORS = (1, 61, 291, 13, 14, 159, 386, 152, 10)
-MIRRORED_ANCHORS = (1, 291, 61, 13, 14, 386, 159, 152, 10)
+# Landmarks that keypoints are drawn to: nose, inner lips, upper eyelids; and which keypoints those are.
+NOSE_TIP, CHIN, FOREHEAD = 1, 152, 10
+ANCHORS = (NOSE_TIP, 13, 14, 159, 386)
+MIRRORED_ANCHORS = (NOSE_TIP, 13, 14, 386, 159)
+ANCHORED_KEYPOINTS = (0, 3, 4, 5, 6)
+# The others begin at these places, said in heights of the face from its middle (right, down), and then go
+# where they like: both shoulders, the breast, the top of the hair, and beside the head.
+SEEDS = ((-0.9, 1.3), (0.9, 1.3), (0.0, 1.2), (0.0, -0.8), (-1.1, -0.5))
+SEEDED_KEYPOINTS = (1, 2, 7, 8, 9)
 EYE_CENTRES = ((33, 133), (362, 263))  # corners of each eye
 DISC_WEIGHT = 4.0
 HULL_WEIGHT = 2.0
+HIDDEN_RADIUS = 0.8  # of the mouth's width: lips, and the chin's upper half
+SEED_REACH = 0.85  # of the way to the picture's edge
 
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
     """Augmentation and modality dropout.
 
-    `telling` is how often the driving frame is one with closed eyes or a wide mouth, where its clip has any.
+    `telling` is how often the driving frame is one with closed eyes or a wide mouth, where its clip has any;
+    `hidden_mouth` how often the detector may not see the mouth of one who speaks, so that speech has to tell.
     Without `regions` every place of a picture counts alike.
     """
 
@@ -41,6 +51,7 @@ class DataConfig:
     no_mesh: float = 0.15
     no_mask: float = 0.10
     telling: float = 0.35
+    hidden_mouth: float = 0.20
     regions: bool = True
 
 
@@ -54,10 +65,14 @@ class Batch(NamedTuple):
     priors: Tensor  # (N, 2, 2, 64, 64) in [0, 1]
     landmarks: Tensor  # (N, 2, 478, 2) in [-1, 1]
     anchors: Tensor  # (N, 2, len(ANCHORS), 2) in [-1, 1]
+    seeds: Tensor  # (N, 2, len(SEEDS), 2) in [-1, 1]
     has_face: Tensor  # (N,) 1 where both frames have landmarks
     weights: Tensor  # (N, 1, 64, 64) how much a place of the driving picture counts
     mel: Tensor  # (N, 80, 16)
     gate: Tensor  # (N, 1)
+    optical: Tensor  # (N, 64, 64, 2) backward flow in [-1, 1]
+    optical_sure: Tensor  # (N, 64, 64) in [0, 1]
+    seen: Tensor  # (N, 1, 64, 64) 0 where the driving frame is hidden from the detector, otherwise 1
 
 
 class Clip:
@@ -122,6 +137,24 @@ def region_weights(landmarks: F32Array) -> F32Array:
             DISC_WEIGHT,
             -1,
         )
+    return canvas
+
+
+def seed_places(landmarks: F32Array) -> F32Array:
+    """(len(SEEDS), 2) where the free keypoints begin, for landmarks (478, 2); both in [-1, 1]."""
+    down = landmarks[CHIN] - landmarks[FOREHEAD]
+    right = np.array([down[1], -down[0]], np.float32)
+    middle = (landmarks[CHIN] + landmarks[FOREHEAD]) / 2
+    places = np.stack([middle + x * right + y * down for x, y in SEEDS])
+    return np.clip(places, -SEED_REACH, SEED_REACH)
+
+
+def without_mouth(landmarks: F32Array) -> F32Array:
+    """(64, 64) float32: 1, and 0 in a disc over the mouth."""
+    canvas = np.ones((PRIOR_SIZE_PX,) * 2, np.float32)
+    lips = landmarks[LIPS_OUTER] * (PRIOR_SIZE_PX / FRAME_SIZE_PX)
+    x, y = (round(float(value)) for value in lips.mean(0))
+    cv2.circle(canvas, (x, y), max(1, round(float(np.ptp(lips[:, 0])) * HIDDEN_RADIUS)), 0.0, -1)
     return canvas
 
 
@@ -205,17 +238,23 @@ class PairSampler:
         speech = len(clip.pcm) > 0 and rng.random() >= c.no_audio
         normal = np.stack(points) * (2 / FRAME_SIZE_PX) - 1
         anchors = normal[:, list(MIRRORED_ANCHORS if flipped else ANCHORS)]
+        optical, sure = optical_flow(pictures[1], pictures[0])
+        hidden = speech and has_face and rng.random() < c.hidden_mouth
         return {
             "pictures": np.stack(pictures),
             "priors": np.stack(priors),
             "landmarks": normal,
             "anchors": anchors,
+            "seeds": np.stack([seed_places(side) for side in normal]),
             "has_face": np.asarray(has_face, np.float32),
             "weights": region_weights(points[1])[None]
             if has_face and c.regions
             else np.ones((1, PRIOR_SIZE_PX, PRIOR_SIZE_PX), np.float32),
             "mel": clip.mel(int(indices[1])) if speech else np.zeros((80, 16), np.float32),
             "gate": np.asarray([speech], np.float32),
+            "optical": optical,
+            "optical_sure": sure,
+            "seen": without_mouth(points[1])[None] if hidden else np.ones((1, 64, 64), np.float32),
         }
 
     def batch(self, count: int) -> Batch:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from models.config import MEL_BANDS, MEL_STEPS, ModelConfig
 from models.keypoint_detector import INPUT_SIZE_PX
 from models.layers import warp
 from models.network import EncodedKeyframe, Network
-from models.runtime import WEIGHTS_FORMAT
+from models.runtime import WEIGHTS_FORMAT, Graph
+from models.training.quantise import Feeds, quantise
 
 OPSET = 18
 MIN_SHRUNK_VALUES = 64  # smaller tensors are constants of the graph, and save nothing
@@ -207,13 +209,18 @@ def _quantised(kernels: F32Array) -> tuple[NDArray[np.int8], F32Array]:
     return np.rint(kernels / scales[:, None, None, None]).astype(np.int8), scales
 
 
-def export_weights(network: Network, folder: Path, record: dict[str, object]) -> Path:
+def export_weights(
+    network: Network, folder: Path, record: dict[str, object], calibration: Sequence[Feeds] = ()
+) -> Path:
     """Write a weights folder: graphs, live.safetensors (float16), and the manifest with their sha256.
 
-    `record` says where the weights come from (steps, data, measured quality); it goes into the manifest.
+    `record` says where the weights come from (steps, data, measured quality); it goes into the manifest. With
+    `calibration`, inputs of the graph that draws, that graph calculates in int8, otherwise in float32.
     """
     paths = export_onnx(network, folder)
     for path in paths:
+        if calibration and path.stem == Graph.SYNTHESIZE.value:
+            quantise(path, calibration)
         shrink_weights(path, to_bytes=path.stem in ESTIMATES)
     tensors = folder / f"{network.config.name}.safetensors"
     state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}

@@ -23,11 +23,14 @@ class LossConfig:
     equivariance_value: float = 10.0
     equivariance_jacobian: float = 2.0
     flow: float = 10.0
+    optical: float = 10.0
     anchor: float = 3.0
     mask: float = 0.1
     adversarial: float = 0.1
     feature_matching: float = 1.0
-    lips_and_eyes: float = 3.0  # how much more their landmarks count in the guided flow
+    lips_and_eyes: float = 8.0  # how much more their landmarks count in the guided flow
+    seeded_until: int = 1000  # step to which the free keypoints are held where they begin
+    perceptual_every: int = 2  # steps; at as many times its weight it costs that much less
 
 
 def weighted_l1(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
@@ -48,6 +51,11 @@ def guided_flow(flow: Tensor, landmarks: Tensor, emphasis: Tensor, has_face: Ten
     error = (sampled[..., 0].transpose(1, 2) - source).abs().mean(-1)
     per_pair = (error * emphasis).sum(1) / emphasis.sum()
     return (per_pair * has_face).sum() / has_face.sum().clamp(min=1)
+
+
+def taught_flow(flow: Tensor, optical: Tensor, sure: Tensor) -> Tensor:
+    """L1 between a backward flow and the one of `optical_flow`, both (N, H, W, 2), where that is `sure`."""
+    return ((flow - optical).abs().mean(-1) * sure).sum() / sure.sum().clamp(min=1)
 
 
 def random_affine(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -78,11 +78,16 @@ def ablate(model: ModelConfig, without: Collection[str]) -> ModelConfig:
     return dataclasses.replace(model, **switches)
 
 
-def loss_config(*, guided_flow: bool, regions: bool) -> LossConfig:
-    """The losses, perhaps without landmarks that guide flow and keypoints, or weight on mouth and eyes."""
+def loss_config(*, guided_flow: bool, optical_flow: bool, regions: bool) -> LossConfig:
+    """The losses, perhaps without one of the flow's two teachers, or the weight on mouth and eyes.
+
+    Without `guided_flow` no landmark guides flow and keypoints, without `optical_flow` no classical flow.
+    """
     losses = LossConfig()
     if not guided_flow:
         losses = dataclasses.replace(losses, flow=0.0, anchor=0.0)
+    if not optical_flow:
+        losses = dataclasses.replace(losses, optical=0.0)
     return losses if regions else dataclasses.replace(losses, lips_and_eyes=1.0)
 
 
@@ -91,4 +96,6 @@ def data_config(*, regions: bool, telling: bool, dropout: bool) -> DataConfig:
     data = dataclasses.replace(DataConfig(), regions=regions)
     if not telling:
         data = dataclasses.replace(data, telling=0.0)
-    return data if dropout else dataclasses.replace(data, no_audio=0.0, no_mesh=0.0, no_mask=0.0)
+    if dropout:
+        return data
+    return dataclasses.replace(data, no_audio=0.0, no_mesh=0.0, no_mask=0.0, hidden_mouth=0.0)

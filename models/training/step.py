@@ -7,7 +7,7 @@ from models.generator import Picture
 from models.layers import resize, warp
 from models.network import EncodedKeyframe, KeypointTensors, Network
 from models.priors import LEFT_EYE, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS, RIGHT_EYE
-from models.training.data import Batch
+from models.training.data import ANCHORED_KEYPOINTS, SEEDED_KEYPOINTS, Batch
 from models.training.losses import (
     LossConfig,
     PerceptualLoss,
@@ -15,11 +15,11 @@ from models.training.losses import (
     guided_flow,
     mask_choice,
     random_affine,
+    taught_flow,
     weighted_l1,
 )
 
 PERCEPTUAL_CROP_PX = 128
-PERCEPTUAL_EVERY = 2  # steps; at twice the weight it costs half
 
 
 def landmark_emphasis(lips_and_eyes: float) -> Tensor:
@@ -45,8 +45,7 @@ class TrainingStep(nn.Module):
     ) -> tuple[KeypointTensors, KeypointTensors, Tensor, Tensor]:
         """Keypoints of source and driving, and the equivariance losses, from one pass of the detector."""
         n = small.shape[0]
-        priors = batch.priors
-        inputs = torch.cat([small, priors], 2)  # (N, 2, 5, 64, 64)
+        inputs = self._hide(torch.cat([small, batch.priors], 2), batch.seen)  # (N, 2, 5, 64, 64)
         matrix, shift = random_affine(n, self.generator)
         matrix, shift = matrix.to(small.device), shift.to(small.device)
         with torch.autocast(small.device.type, enabled=False):  # its products in bfloat16 are too coarse
@@ -61,6 +60,15 @@ class TrainingStep(nn.Module):
         value, jacobian = equivariance((dv, dj), (tv, tj), matrix, shift)
         return (sv, sj), (dv, dj), value, jacobian
 
+    def _hide(self, inputs: Tensor, seen: Tensor) -> Tensor:
+        """What the detector gets: a colour at random, and no mesh, where the driving frame is not `seen`."""
+        n = inputs.shape[0]
+        fill = torch.rand(n, inputs.shape[2], 1, 1, generator=self.generator).to(inputs.device)
+        fill[:, 3:] = 0.0
+        driving = inputs[:, 1] * seen + fill * (1 - seen)
+        driving = torch.cat([driving[:, :4], inputs[:, 1, 4:]], 1)  # the person is where it was
+        return torch.stack([inputs[:, 0], driving], 1)
+
     def _crop_perceptual(self, output: Tensor, target: Tensor) -> Tensor:
         size = min(PERCEPTUAL_CROP_PX, output.shape[-1])
         room = output.shape[-1] - size
@@ -69,6 +77,15 @@ class TrainingStep(nn.Module):
         window = (..., slice(y, y + size), slice(x, x + size))
         loss: Tensor = self.perceptual(output[window], target[window])
         return loss
+
+    def _anchor(self, batch: Batch, keypoints: Tensor, step: int) -> Tensor:
+        """How far keypoints (N, 2, K, 2) are from their landmarks and, at first, from where they begin."""
+        wanted, which = [batch.anchors], list(ANCHORED_KEYPOINTS)
+        if step < self.config.seeded_until:
+            wanted.append(batch.seeds)
+            which += SEEDED_KEYPOINTS
+        face = batch.has_face.view(-1, 1, 1, 1)
+        return ((keypoints[:, :, which] - torch.cat(wanted, 2)).abs() * face).mean()
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor], Picture]:
         """Total loss, its named parts, and the picture."""
@@ -79,15 +96,14 @@ class TrainingStep(nn.Module):
         keyframe = EncodedKeyframe(source, small[:, 0], self.network.identity(source))
         motion = self.network.move(keyframe, kp_source, kp_driving)
         picture = self.network.draw(keyframe, motion, batch.mel, batch.gate)
-        anchored = batch.anchors.shape[2]
-        face = batch.has_face.view(-1, 1, 1, 1)
-        predicted = torch.stack([kp_source[0], kp_driving[0]], 1)[:, :, :anchored]
+        keypoints = torch.stack([kp_source[0], kp_driving[0]], 1)
         parts = {
             "l1": weighted_l1(picture.image, driving, batch.weights),
             "warped": (picture.warped - driving).abs().mean(),
             "generated": weighted_l1(picture.generated, driving, batch.weights),
             "flow": guided_flow(motion.flow, batch.landmarks, self.emphasis, batch.has_face),
-            "anchor": ((predicted - batch.anchors).abs() * face).mean(),
+            "optical": taught_flow(motion.flow, batch.optical, batch.optical_sure),
+            "anchor": self._anchor(batch, keypoints, step),
             "mask": mask_choice(picture.mask, picture.warped, picture.generated, driving),
             "equivariance_value": value,
             "equivariance_jacobian": jacobian,
@@ -95,9 +111,10 @@ class TrainingStep(nn.Module):
         total = sum(
             (getattr(c, name) * part for name, part in parts.items()), torch.zeros((), device=source.device)
         )
-        if step % PERCEPTUAL_EVERY == 0:
+        every = c.perceptual_every
+        if step % every == 0:
             # The generated branch starves behind the mask unless it is judged by itself as well.
-            judged = picture.generated if step % (3 * PERCEPTUAL_EVERY) == 0 else picture.image
+            judged = picture.generated if step % (3 * every) == 0 else picture.image
             parts["perceptual"] = self._crop_perceptual(judged, driving)
-            total = total + c.perceptual * PERCEPTUAL_EVERY * parts["perceptual"]
+            total = total + c.perceptual * every * parts["perceptual"]
         return total, parts, picture

@@ -10,22 +10,33 @@ import torch
 
 from avcall.errors import InputError
 from avcall.types import FRAME_SIZE_PX
-from models.priors import NUM_LANDMARKS
+from models.priors import LIPS_OUTER, NUM_LANDMARKS
 from models.training.data import (
     ANCHORS,
+    CHIN,
     DISC_WEIGHT,
+    FOREHEAD,
     HULL_WEIGHT,
     MIRRORED_ANCHORS,
+    SEED_REACH,
     Clip,
     DataConfig,
     PairSampler,
     load_clips,
     region_weights,
+    seed_places,
 )
 from tests.models.tiny import landmarks, write_prepared
 
 STILL = DataConfig(
-    max_scale=0, max_shift=0, max_rotation_deg=0, max_brightness=0, no_audio=0, no_mesh=0, no_mask=0
+    max_scale=0,
+    max_shift=0,
+    max_rotation_deg=0,
+    max_brightness=0,
+    no_audio=0,
+    no_mesh=0,
+    no_mask=0,
+    hidden_mouth=0,
 )
 
 
@@ -114,6 +125,36 @@ def test_a_mirrored_pair_swaps_left_and_right_anchors(tmp_path: Path) -> None:
                 drawn.add(name)
     assert drawn == {"plain", "mirrored"}
     assert batch.landmarks.shape == (8, 2, NUM_LANDMARKS, 2)
+
+
+def test_free_keypoints_begin_around_the_face_and_in_the_picture() -> None:
+    points = np.zeros((NUM_LANDMARKS, 2), np.float32)
+    points[FOREHEAD], points[CHIN] = (0.0, -0.3), (0.0, 0.3)
+    left, right, breast, hair, _ = seed_places(points)
+    assert left[0] < 0 < right[0] and left[1] == right[1] > points[CHIN][1]
+    assert breast[1] > points[CHIN][1] and hair[1] < points[FOREHEAD][1]
+    points[CHIN] = (0.0, 0.9)
+    assert np.abs(seed_places(points)).max() <= np.float32(SEED_REACH)
+
+
+def test_speech_hides_the_mouth_from_the_detector(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "a.npz")
+    clips = load_clips(tmp_path)
+    hiding = dataclasses.replace(STILL, hidden_mouth=1)
+    batch = PairSampler(clips, hiding, 64, 0).batch(4)
+    hidden = batch.seen == 0
+    assert hidden.flatten(1).any(1).all() and (batch.seen[~hidden] == 1).all()
+    lips = ((batch.landmarks[:, 1, LIPS_OUTER].mean(1) + 1) * 32).long()
+    assert all(hidden[i, 0, y, x] for i, (x, y) in enumerate(lips.tolist()))
+    silent = dataclasses.replace(hiding, no_audio=1)
+    assert PairSampler(clips, silent, 64, 0).batch(4).seen.all()
+
+
+def test_a_pair_carries_the_flow_between_its_frames(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "a.npz")
+    batch = PairSampler(load_clips(tmp_path), STILL, 64, 0).batch(2)
+    assert batch.optical.shape == (2, 64, 64, 2) and batch.optical_sure.shape == (2, 64, 64)
+    assert 0 <= batch.optical_sure.min() <= batch.optical_sure.max() <= 1
 
 
 def test_mouth_and_eyes_weigh_most_and_the_background_least() -> None:

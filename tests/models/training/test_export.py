@@ -14,8 +14,10 @@ from models.config import LIVE, ModelConfig
 from models.layers import warp
 from models.network import Network
 from models.runtime import Device, Graph, ModelRuntime
+from models.training.data import Clip
 from models.training.export import export_weights, load_network
-from tests.models.tiny import TINY_LIVE, TINY_PAPER, pictures, random_network
+from models.training.quantise import EXACT, calibration_feeds
+from tests.models.tiny import TINY_LIVE, TINY_PAPER, pictures, random_network, write_prepared
 from tests.units import make_keypoints
 
 
@@ -165,3 +167,28 @@ def test_both_presets_export(config: ModelConfig, tmp_path: Path) -> None:
     runtime.set_keyframe(0, KEYFRAME, make_keypoints(1))
     drawn = runtime.synthesize(0, make_keypoints(2), MEL)
     assert np.abs(drawn - torch_picture(network, make_keypoints(2), speech=True)).mean() < 0.6
+
+
+def test_int8_draws_nearly_what_float_draws_and_is_smaller(
+    live: tuple[Network, Path], tmp_path: Path
+) -> None:
+    network, folder = live
+    clips = [Clip(write_prepared(tmp_path / f"{seed}.npz", frames=12, seed=seed)) for seed in (1, 2)]
+    export_weights(network, tmp_path / "int8", {"steps": 0}, list(calibration_feeds(network, clips)))
+    drawn = []
+    for weights in (folder, tmp_path / "int8"):
+        runtime = ModelRuntime(device=Device.CPU, weights=weights)
+        runtime.set_keyframe(0, KEYFRAME, make_keypoints(1))
+        drawn.append(runtime.synthesize(0, make_keypoints(2), MEL).astype(int))
+    assert 0 < np.abs(drawn[0] - drawn[1]).mean() < 4
+    whole, small = (path / "synthesize.onnx" for path in (folder, tmp_path / "int8"))
+    assert small.stat().st_size < 0.7 * whole.stat().st_size
+    graph = onnx.load(tmp_path / "int8" / "synthesize.onnx").graph
+    restored = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    plain = [n.name for n in graph.node if n.op_type == "Conv" and n.input[1] not in restored]
+    assert len(plain) == 3 and all(any(part in name for part in EXACT) for name in plain)
+
+
+def test_a_clip_of_a_few_frames_calibrates_nothing(tmp_path: Path) -> None:
+    clip = Clip(write_prepared(tmp_path / "short.npz", frames=4))
+    assert list(calibration_feeds(random_network(TINY_LIVE), [clip])) == []

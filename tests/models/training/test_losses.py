@@ -16,6 +16,7 @@ from models.training.losses import (
     guided_flow,
     mask_choice,
     random_affine,
+    taught_flow,
     weighted_l1,
 )
 from tests.models.tiny import keypoints, pictures
@@ -62,6 +63,16 @@ def test_emphasis_weighs_landmarks_and_pairs_without_a_face_are_left_out() -> No
     cost = guided_flow(flow, landmarks, emphasis, torch.tensor([1.0, 0.0])).item()
     assert cost == pytest.approx(0.4 * 3 / 12, abs=1e-5)
     assert guided_flow(flow, landmarks, emphasis, torch.zeros(2)).item() == 0
+
+
+def test_a_taught_flow_counts_where_its_teacher_is_sure() -> None:
+    teacher, flow = known_flow(1, (0.0, 0.0)), known_flow(1, (0.2, 0.0)).clone()
+    flow[:, :32] = teacher[:, :32]
+    sure = torch.ones(1, 64, 64)
+    assert taught_flow(flow, teacher, sure).item() == pytest.approx(0.05, abs=1e-5)
+    sure[:, 32:] = 0
+    assert taught_flow(flow, teacher, sure).item() == pytest.approx(0, abs=1e-6)
+    assert taught_flow(flow, teacher, torch.zeros(1, 64, 64)).item() == 0
 
 
 def test_keypoints_that_follow_a_known_transform_are_equivariant() -> None:

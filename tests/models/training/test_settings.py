@@ -52,10 +52,12 @@ def test_an_ablation_switches_off_what_it_names() -> None:
 
 
 def test_the_tricks_are_on_unless_they_are_switched_off() -> None:
-    assert loss_config(guided_flow=True, regions=True) == LossConfig()
+    assert loss_config(guided_flow=True, optical_flow=True, regions=True) == LossConfig()
     assert data_config(regions=True, telling=True, dropout=True) == DataConfig()
-    unguided = loss_config(guided_flow=False, regions=True)
-    assert (unguided.flow, unguided.anchor) == (0, 0)
-    assert loss_config(guided_flow=True, regions=False).lips_and_eyes == 1
+    unguided = loss_config(guided_flow=False, optical_flow=True, regions=True)
+    assert (unguided.flow, unguided.anchor, unguided.optical) == (0, 0, LossConfig().optical)
+    assert loss_config(guided_flow=True, optical_flow=False, regions=True).optical == 0
+    assert loss_config(guided_flow=True, optical_flow=True, regions=False).lips_and_eyes == 1
     plain = data_config(regions=False, telling=False, dropout=False)
-    assert (plain.regions, plain.telling, plain.no_audio, plain.no_mesh, plain.no_mask) == (False, 0, 0, 0, 0)
+    assert (plain.regions, plain.telling) == (False, 0)
+    assert (plain.no_audio, plain.no_mesh, plain.no_mask, plain.hidden_mouth) == (0, 0, 0, 0)

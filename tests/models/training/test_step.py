@@ -34,6 +34,29 @@ def test_a_step_reaches_every_parameter(config: ModelConfig, tmp_path: Path) -> 
     assert not still
 
 
+def test_free_keypoints_are_held_at_first_and_then_let_go(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "a.npz")
+    batch = PairSampler(load_clips(tmp_path), DataConfig(), 64, seed=0).batch(2)
+    config = LossConfig(seeded_until=5)
+    far = batch._replace(seeds=batch.seeds + 10)
+    torch.manual_seed(0)
+    network = Network(TINY_LIVE)
+    held, free = (TrainingStep(network, config, seed=0)(far, step)[1]["anchor"] for step in (4, 5))
+    assert held > 4
+    assert free < 1
+
+
+def test_a_hidden_mouth_changes_what_the_detector_sees_of_the_driving_frame(tmp_path: Path) -> None:
+    module = TrainingStep(Network(TINY_LIVE), LossConfig(), seed=0)
+    inputs, seen = torch.full((1, 2, 5, 64, 64), 0.5), torch.ones(1, 1, 64, 64)
+    assert torch.equal(module._hide(inputs, seen), inputs)
+    seen[..., 40:50, 20:40] = 0
+    hidden = module._hide(inputs, seen)
+    changed = (hidden != inputs).any(2)
+    assert not changed[0, 0].any() and torch.equal(changed[0, 1], seen[0, 0] == 0)
+    assert (hidden[0, 1, 3, 40:50, 20:40] == 0).all() and torch.equal(hidden[:, :, 4], inputs[:, :, 4])
+
+
 def test_the_weighted_parts_add_up_to_the_total(tmp_path: Path) -> None:
     write_prepared(tmp_path / "a.npz")
     batch = PairSampler(load_clips(tmp_path), DataConfig(), 64, seed=0).batch(2)
