@@ -24,9 +24,9 @@ ANCHORS = (NOSE_TIP, 13, 14, 159, 386)
 MIRRORED_ANCHORS = (NOSE_TIP, 13, 14, 386, 159)
 ANCHORED_KEYPOINTS = (0, 3, 4, 5, 6)
 # The others begin at these places, said in heights of the face from its middle (right, down), and then go
-# where they like: both shoulders, the breast, the top of the hair, and beside the head.
+# where they like: both shoulders, the breast, the top of the hair, and the background.
 SEEDS = ((-0.9, 1.3), (0.9, 1.3), (0.0, 1.2), (0.0, -0.8), (-1.1, -0.5))
-SEEDED_KEYPOINTS = (1, 2, 7, 8, 9)
+SEEDED_KEYPOINTS = [1, 2, 7, 8, 9]
 EYE_CENTRES = ((33, 133), (362, 263))  # corners of each eye
 DISC_WEIGHT = 4.0
 HULL_WEIGHT = 2.0
@@ -65,7 +65,7 @@ class Batch(NamedTuple):
     priors: Tensor  # (N, 2, 2, 64, 64) in [0, 1]
     landmarks: Tensor  # (N, 2, 478, 2) in [-1, 1]
     anchors: Tensor  # (N, 2, len(ANCHORS), 2) in [-1, 1]
-    seeds: Tensor  # (N, 2, len(SEEDS), 2) in [-1, 1]
+    seeds: Tensor  # (N, len(SEEDS), 2) in [-1, 1], for both frames: none of these turns with the head
     has_face: Tensor  # (N,) 1 where both frames have landmarks
     weights: Tensor  # (N, 1, 64, 64) how much a place of the driving picture counts
     mel: Tensor  # (N, 80, 16)
@@ -245,7 +245,7 @@ class PairSampler:
             "priors": np.stack(priors),
             "landmarks": normal,
             "anchors": anchors,
-            "seeds": np.stack([seed_places(side) for side in normal]),
+            "seeds": seed_places(normal.mean(0)),
             "has_face": np.asarray(has_face, np.float32),
             "weights": region_weights(points[1])[None]
             if has_face and c.regions

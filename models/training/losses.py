@@ -25,6 +25,7 @@ class LossConfig:
     flow: float = 10.0
     optical: float = 10.0
     anchor: float = 3.0
+    tracked: float = 5.0
     mask: float = 0.1
     adversarial: float = 0.1
     feature_matching: float = 1.0
@@ -56,6 +57,19 @@ def guided_flow(flow: Tensor, landmarks: Tensor, emphasis: Tensor, has_face: Ten
 def taught_flow(flow: Tensor, optical: Tensor, sure: Tensor) -> Tensor:
     """L1 between a backward flow and the one of `optical_flow`, both (N, H, W, 2), where that is `sure`."""
     return ((flow - optical).abs().mean(-1) * sure).sum() / sure.sum().clamp(min=1)
+
+
+def tracked_keypoints(source: Tensor, driving: Tensor, optical: Tensor, sure: Tensor) -> Tensor:
+    """Keypoints must move with what they lie on: the optical flow leads from the driving ones to the source's.
+
+    It counts as far as it is `sure` at the place.
+
+    `source` and `driving` (N, K, 2), `optical` (N, H, W, 2), `sure` (N, H, W).
+    """
+    taught = torch.cat([optical.permute(0, 3, 1, 2), sure[:, None]], 1)
+    sampled = F.grid_sample(taught, driving[:, :, None], align_corners=False, padding_mode="border")[..., 0]
+    wanted, trust = sampled[:, :2].transpose(1, 2), sampled[:, 2].detach()
+    return ((source - wanted).abs().mean(-1) * trust).sum() / trust.sum().clamp(min=1)
 
 
 def random_affine(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

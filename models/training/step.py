@@ -16,6 +16,7 @@ from models.training.losses import (
     mask_choice,
     random_affine,
     taught_flow,
+    tracked_keypoints,
     weighted_l1,
 )
 
@@ -82,7 +83,7 @@ class TrainingStep(nn.Module):
         """How far keypoints (N, 2, K, 2) are from their landmarks and, at first, from where they begin."""
         wanted, which = [batch.anchors], list(ANCHORED_KEYPOINTS)
         if step < self.config.seeded_until:
-            wanted.append(batch.seeds)
+            wanted.append(batch.seeds[:, None].expand(-1, 2, -1, -1))
             which += SEEDED_KEYPOINTS
         face = batch.has_face.view(-1, 1, 1, 1)
         return ((keypoints[:, :, which] - torch.cat(wanted, 2)).abs() * face).mean()
@@ -104,6 +105,12 @@ class TrainingStep(nn.Module):
             "flow": guided_flow(motion.flow, batch.landmarks, self.emphasis, batch.has_face),
             "optical": taught_flow(motion.flow, batch.optical, batch.optical_sure),
             "anchor": self._anchor(batch, keypoints, step),
+            "tracked": tracked_keypoints(
+                kp_source[0][:, SEEDED_KEYPOINTS],
+                kp_driving[0][:, SEEDED_KEYPOINTS],
+                batch.optical,
+                batch.optical_sure,
+            ),
             "mask": mask_choice(picture.mask, picture.warped, picture.generated, driving),
             "equivariance_value": value,
             "equivariance_jacobian": jacobian,

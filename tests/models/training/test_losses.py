@@ -17,6 +17,7 @@ from models.training.losses import (
     mask_choice,
     random_affine,
     taught_flow,
+    tracked_keypoints,
     weighted_l1,
 )
 from tests.models.tiny import keypoints, pictures
@@ -73,6 +74,17 @@ def test_a_taught_flow_counts_where_its_teacher_is_sure() -> None:
     sure[:, 32:] = 0
     assert taught_flow(flow, teacher, sure).item() == pytest.approx(0, abs=1e-6)
     assert taught_flow(flow, teacher, torch.zeros(1, 64, 64)).item() == 0
+
+
+def test_keypoints_that_move_with_the_picture_cost_nothing() -> None:
+    flow, sure = known_flow(1, (0.1, -0.2)), torch.ones(1, 64, 64)
+    driving = torch.tensor([[[0.3, 0.1], [-0.5, 0.4]]])
+    there = driving + torch.tensor([0.1, -0.2])
+    assert tracked_keypoints(there, driving, flow, sure).item() < 1e-5
+    assert tracked_keypoints(driving, driving, flow, sure).item() == pytest.approx(0.15, abs=1e-5)
+    sure[:, :, 32:] = 0  # the first of them lies where the flow is not sure
+    there[0, 0] += 1
+    assert tracked_keypoints(there, driving, flow, sure).item() < 1e-5
 
 
 def test_keypoints_that_follow_a_known_transform_are_equivariant() -> None:
