@@ -60,7 +60,7 @@ def taught_flow(flow: Tensor, optical: Tensor, sure: Tensor) -> Tensor:
 
 
 def tracked_keypoints(source: Tensor, driving: Tensor, optical: Tensor, sure: Tensor) -> Tensor:
-    """Keypoints must move with what they lie on: the optical flow leads from the driving ones to the source's.
+    """Keypoints must move with what they lie on: the optical flow leads from driving to source ones.
 
     It counts as far as it is `sure` at the place.
 
