@@ -146,7 +146,7 @@ class Sender:
         config = self._config
         photo = load_photo(config.source) if config.source else None
         runtime = ModelRuntime(
-            (Graph.DETECT, Graph.PREVIEW),
+            (Graph.DETECT, Graph.REFINE, Graph.PREVIEW),
             device=Device(config.device),
             threads=DETECT_THREADS,
             weights=config.weights,

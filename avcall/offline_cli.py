@@ -148,7 +148,7 @@ def export(
     from models.training.data import Clip
     from models.training.export import export_weights
     from models.training.motion_tables import clip_keypoints, train_tables, write_tables
-    from models.training.quantise import calibration_feeds
+    from models.training.quantise import calibrate
 
     state = read_checkpoint(checkpoint)
     network = Network(ModelConfig.from_dict(state["model"])).eval()
@@ -159,8 +159,8 @@ def export(
     clips = [Clip(path) for path in paths]
     record = {"steps": state["step"], "hours": round(state["seconds"] / 3600, 2)}
     record["arithmetic"] = "float32" if floating else "int8"
-    export_weights(network, out, record, () if floating else list(calibration_feeds(network, clips)))
-    runtime = ModelRuntime((Graph.DETECT,), weights=out)
+    export_weights(network, out, record, None if floating else calibrate(network, clips))
+    runtime = ModelRuntime((Graph.DETECT, Graph.REFINE), weights=out)
     tables = train_tables([clip_keypoints(clip, runtime) for clip in track(clips, "motion tables")])
     write_tables(tables, out)
     Console().print(

@@ -48,13 +48,17 @@ class GeneratorConfig:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """All of AVFR-GAN. The three switches are the rows of the paper's Table 3."""
+    """All of AVFR-GAN. The three switches are the rows of the paper's Table 3.
+
+    `refiner` is a second look at the driving keypoints, which the paper does not have; None leaves it out.
+    """
 
     name: str
     detector: HourglassConfig
     dense_motion: HourglassConfig
     audio: AudioConfig
     generator: GeneratorConfig
+    refiner: HourglassConfig | None = None
     num_keypoints: int = NUM_KEYPOINTS
     temperature: float = 0.1
     keypoint_variance: float = 0.01
@@ -74,6 +78,7 @@ class ModelConfig:
             "dense_motion": HourglassConfig,
             "audio": AudioConfig,
             "generator": GeneratorConfig,
+            "refiner": HourglassConfig,
         }
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := set(values) - known:
@@ -83,7 +88,7 @@ class ModelConfig:
         try:
             built = {
                 key: parts[key](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
-                if key in parts
+                if key in parts and value is not None
                 else value
                 for key, value in values.items()
             }
@@ -118,6 +123,7 @@ LIVE = ModelConfig(
         condition_channels=32,
         modulated_scales=(2, 3),
     ),
+    refiner=HourglassConfig(width=16, levels=4, max_width=128, head_kernel=3),
 )
 
 PRESETS = {preset.name: preset for preset in (PAPER, LIVE)}

@@ -46,9 +46,13 @@ class Graph(Enum):
     """The graphs of a weights folder; the value is the file name without its suffix."""
 
     DETECT = "detect"
-    PREVIEW = "preview"  # a folder may lack this one
+    REFINE = "refine"
+    PREVIEW = "preview"
     ENCODE_KEYFRAME = "encode_keyframe"
     SYNTHESIZE = "synthesize"
+
+
+OPTIONAL = frozenset({Graph.REFINE, Graph.PREVIEW})  # a folder may lack these
 
 
 def weights_folder(folder: Path | None = None) -> Path:
@@ -76,8 +80,8 @@ def load_manifest(folder: Path) -> dict[str, Any]:
 def graphs_in(folder: Path) -> tuple[Graph, ...]:
     """The graphs that a weights folder names, and those that it must have. Raises WeightsError."""
     named = load_manifest(folder).get("sha256")
-    has_preview = isinstance(named, dict) and f"{Graph.PREVIEW.value}.onnx" in named
-    return tuple(graph for graph in Graph if graph is not Graph.PREVIEW or has_preview)
+    known = named if isinstance(named, dict) else {}
+    return tuple(graph for graph in Graph if graph not in OPTIONAL or f"{graph.value}.onnx" in known)
 
 
 def read_graph(folder: Path, graph: Graph) -> bytes:
@@ -160,7 +164,8 @@ def _open_session(folder: Path, graph: Graph, device: Device, threads: int) -> o
 class ModelRuntime:
     """Owns the ONNX sessions of one end; opens only the graphs that this end needs.
 
-    Not thread-safe, but for `detect` and `preview`, which keep nothing: several threads may call them.
+    Not thread-safe, but for `detect`, `refine` and `preview`: they keep nothing, and several threads may call
+    them.
     """
 
     def __init__(
@@ -171,10 +176,10 @@ class ModelRuntime:
         threads: int = 2,
         weights: Path | None = None,
     ) -> None:
-        """Open `graphs`, by default all that the folder has; PREVIEW only if the folder has it."""
+        """Open `graphs`, by default all that the folder has; of `OPTIONAL` those that it has."""
         folder = self._folder = weights_folder(weights)
         present = graphs_in(folder)
-        wanted = present if graphs is None else [g for g in graphs if g is not Graph.PREVIEW or g in present]
+        wanted = present if graphs is None else [g for g in graphs if g not in OPTIONAL or g in present]
         self._sessions = {graph: _open_session(folder, graph, device, threads) for graph in wanted}
         self._keyframes: LiveKeyframes[dict[str, Any]] = LiveKeyframes()
         self._cached_names: list[str] = []
@@ -202,6 +207,8 @@ class ModelRuntime:
         prior = np.zeros((PRIOR_SIZE_PX, PRIOR_SIZE_PX), np.uint8)
         if Graph.DETECT in self._sessions:
             self.detect(blank, Priors(prior, prior, None))
+        if Graph.REFINE in self._sessions:
+            self.refine(still, blank, still, blank, Priors(prior, prior, None))
         if Graph.PREVIEW in self._sessions:
             thumbnail = np.zeros((PRIOR_SIZE_PX, PRIOR_SIZE_PX, 3), np.uint8)
             self.preview(thumbnail, still, still, thumbnail)
@@ -215,6 +222,29 @@ class ModelRuntime:
         """Keypoints of a crop (256, 256, 3) uint8."""
         feeds = {"rgb": rgb[None], "priors": np.stack([priors.mesh, priors.mask])[None]}
         values, jacobians = self._sessions[Graph.DETECT].run(None, feeds)
+        return Keypoints(values[0], jacobians[0])
+
+    def refine(
+        self, driving: Keypoints, keyframe: U8Image, source: Keypoints, rgb: U8Image, priors: Priors
+    ) -> Keypoints:
+        """What `detect` found in a crop, after a second look: beside what it draws from a keyframe.
+
+        `keyframe` (256, 256, 3) uint8 is as the receiver has it, with its keypoints `source`; `rgb` and
+        `priors` are what `detect` got. Without that graph the keypoints stay as they are.
+        """
+        session = self._sessions.get(Graph.REFINE)
+        if session is None:
+            return driving
+        feeds = {
+            "keyframe": keyframe[None],
+            "source_values": source.values[None],
+            "source_jacobians": source.jacobians[None],
+            "driving_values": driving.values[None],
+            "driving_jacobians": driving.jacobians[None],
+            "rgb": rgb[None],
+            "priors": np.stack([priors.mesh, priors.mask])[None],
+        }
+        values, jacobians = session.run(None, feeds)
         return Keypoints(values[0], jacobians[0])
 
     @property

@@ -54,6 +54,7 @@ class FakeRuntime:
         self.keyframes: LiveKeyframes[U8Image] = LiveKeyframes()
         self.windows: list[tuple[F32Array, bool]] = []
         self.fails_with: Exception | None = None
+        self.beside: list[U8Image] = []  # the keyframes that a second look was taken with
 
     def warm_up(self) -> None:
         """It is warm."""
@@ -65,6 +66,13 @@ class FakeRuntime:
     def detect(self, rgb: U8Image, priors: Priors) -> Keypoints:
         """Keypoints whose x is the grey of the crop, 0..255 as -1..1."""
         return still_keypoints(float(rgb.mean()) / 127.5 - 1)
+
+    def refine(
+        self, driving: Keypoints, keyframe: U8Image, source: Keypoints, rgb: U8Image, priors: Priors
+    ) -> Keypoints:
+        """As they are: the grey was measured well."""
+        self.beside.append(keyframe)
+        return driving
 
     def preview(
         self, keyframe: U8Image, source: Keypoints, driving: Keypoints, camera: U8Image

@@ -22,7 +22,7 @@ from avcall.errors import ConfigError, InputError
 from avcall.types import FRAME_SIZE_PX, NUM_KEYPOINTS, Keypoints, Priors
 from models.config import MEL_BANDS, MEL_STEPS
 from models.priors import PRIOR_SIZE_PX
-from models.runtime import Device, Graph, ModelRuntime
+from models.runtime import Device, Graph, ModelRuntime, graphs_in, weights_folder
 
 PAPER_SIZE = "paper-size"
 ENGINES = {Device.CPU: "OpenVINO", Device.PLAIN: "plain ORT", Device.CUDA: "CUDA"}
@@ -94,7 +94,7 @@ def shipped(config: SpeedConfig, left_out: list[str]) -> list[Contestant]:
         if device is Device.CPU and "OpenVINO" not in runtime.provider:
             left_out.append("OpenVINO: ONNX Runtime has none here; a call runs on plain ONNX Runtime")
             continue
-        graphs = [graph for graph in Graph if graph is not Graph.PREVIEW or runtime.has_preview]
+        graphs = graphs_in(weights_folder(config.weights))
         contestants += [Contestant(SHIPPED, engine, graph, work(runtime, graph)) for graph in graphs]
     return contestants
 
@@ -140,6 +140,7 @@ def work(runtime: ModelRuntime, graph: Graph) -> Callable[[], object]:
         runtime.set_keyframe(0, rgb, source)
     runs: dict[Graph, Callable[[], object]] = {
         Graph.DETECT: lambda: runtime.detect(rgb, priors),
+        Graph.REFINE: lambda: runtime.refine(driving, rgb, source, rgb, priors),
         Graph.PREVIEW: lambda: runtime.preview(small, source, driving, small),
         Graph.ENCODE_KEYFRAME: lambda: runtime.set_keyframe(0, rgb, source),
         Graph.SYNTHESIZE: lambda: runtime.synthesize(0, driving, mel),

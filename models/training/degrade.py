@@ -172,7 +172,7 @@ class Proving:
             given = spoil(
                 Input(clip.picture(index), priors_of(clip, index), len(clip.pcm) > 0), index - first
             )
-            pose = puppet.pose(self.runtime.detect(given.rgb, given.priors))
+            pose = puppet.pose(given.rgb, given.priors)
             camera.append(given.rgb)
             drawn.append(puppet.draw(pose, clip.mel(index), speech=given.speech))
             poses.append(pose)

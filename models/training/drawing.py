@@ -40,6 +40,12 @@ def detect(runtime: ModelRuntime, clip: Clip, index: int) -> Keypoints:
     return runtime.detect(clip.picture(index), priors_of(clip, index))
 
 
+def detect_beside(runtime: ModelRuntime, clip: Clip, index: int, still: Still) -> Keypoints:
+    """Keypoints of a prepared frame for a receiver that holds `still`, of the same person."""
+    found, priors = detect(runtime, clip, index), priors_of(clip, index)
+    return runtime.refine(found, still.rgb, still.keypoints, clip.picture(index), priors)
+
+
 def still_of(runtime: ModelRuntime, clip: Clip) -> Still | None:
     """The first frame that shows a face; None when none does."""
     first = first_face(clip)
@@ -53,11 +59,15 @@ class Puppet:
         """With `other_person` the driver's motion since its first frame is carried over, as in a call."""
         runtime.set_keyframe(KEYFRAME, still.rgb, still.keypoints)
         self._runtime = runtime
+        self._still = still
         self._retarget = Retarget(still.keypoints) if other_person else None
 
-    def pose(self, driving: Keypoints) -> Keypoints:
-        """The keypoints to draw; once for each frame of the driver, from the first on."""
-        return driving if self._retarget is None else self._retarget.apply(driving)
+    def pose(self, rgb: U8Image, priors: Priors) -> Keypoints:
+        """The keypoints to draw for a frame; once for each frame of the driver, from the first on."""
+        found = self._runtime.detect(rgb, priors)
+        if self._retarget is not None:
+            return self._retarget.apply(found)
+        return self._runtime.refine(found, self._still.rgb, self._still.keypoints, rgb, priors)
 
     def draw(self, pose: Keypoints, mel: F32Array, *, speech: bool) -> U8Image:
         """(256, 256, 3)."""

@@ -21,7 +21,7 @@ from models.metrics.reenactment import compare_driven
 from models.metrics.sets import Features, SetJudge, compare_sets, join
 from models.runtime import Device, ModelRuntime, load_manifest
 from models.training.data import Clip
-from models.training.drawing import Puppet, Still, detect, first_face, still_of
+from models.training.drawing import Puppet, Still, first_face, priors_of, still_of
 from models.training.evaluation import (
     Block,
     ClipReport,
@@ -129,7 +129,8 @@ def draw_clip(runtime: ModelRuntime, clip: Clip, still: Still, every: int, *, ot
     puppet = Puppet(runtime, still, other_person=other)
     speech = len(clip.pcm) > 0
     for index in range(first if other else first + every, len(clip), every):
-        pose, mel = puppet.pose(detect(runtime, clip, index)), clip.mel(index)
+        pose = puppet.pose(clip.picture(index), priors_of(clip, index))
+        mel = clip.mel(index)
         silent = puppet.draw(pose, mel, speech=False)
         spoken = puppet.draw(pose, mel, speech=True) if speech else silent
         pictures = {Row.SPEECH: spoken, Row.SILENT: silent, Row.UNMOVED: still.rgb}

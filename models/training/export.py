@@ -3,7 +3,6 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,13 @@ from models.config import MEL_BANDS, MEL_STEPS, ModelConfig
 from models.keypoint_detector import INPUT_SIZE_PX
 from models.layers import warp
 from models.network import EncodedKeyframe, Network
-from models.runtime import WEIGHTS_FORMAT, Graph
-from models.training.quantise import Feeds, quantise
+from models.runtime import WEIGHTS_FORMAT
+from models.training.quantise import Calibration, quantise
 
 OPSET = 18
 MIN_SHRUNK_VALUES = 64  # smaller tensors are constants of the graph, and save nothing
 KERNEL_DIMENSIONS = 4
-ESTIMATES = ("preview",)  # nobody sees their pictures; their weights are another graph's, and int8 is enough
+ESTIMATES = ("preview", "refine")  # nobody sees their pictures: int8 weights are enough
 
 
 def first_cached(network: Network) -> int:
@@ -71,6 +70,30 @@ class PreviewGraph(nn.Module):
         moved = warp(picture, self.network.dense_motion(picture, source, driving).flow)
         error = (moved - camera.permute(0, 3, 1, 2).float() / 255).abs().mean((1, 2, 3))
         return (moved.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1), error
+
+
+class RefineGraph(nn.Module):
+    """A keyframe (1, 256, 256, 3) uint8, its keypoints, what `detect` got and found -> better keypoints."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        keyframe: Tensor,
+        source: tuple[Tensor, Tensor],
+        driving: tuple[Tensor, Tensor],
+        rgb: Tensor,
+        priors: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        still, camera = (
+            torch.nn.functional.avg_pool2d(
+                picture.permute(0, 3, 1, 2).float() / 255, FRAME_SIZE_PX // INPUT_SIZE_PX
+            )
+            for picture in (keyframe, rgb)
+        )
+        return self.network.refine(still, source, driving, camera, priors.float() / 255)
 
 
 class EncodeKeyframeGraph(nn.Module):
@@ -161,6 +184,13 @@ def export_onnx(network: Network, folder: Path) -> list[Path]:
             ["rgb"],
         ),
     }
+    if network.refiner is not None:
+        graphs["refine"] = (
+            RefineGraph(network),
+            (rgb, (values, jacobians), (values.clone(), jacobians.clone()), rgb.clone(), priors),
+            ["keyframe", *keypoints, "rgb", "priors"],
+            ["values", "jacobians"],
+        )
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, (graph, inputs, input_names, output_names) in graphs.items():
@@ -210,17 +240,17 @@ def _quantised(kernels: F32Array) -> tuple[NDArray[np.int8], F32Array]:
 
 
 def export_weights(
-    network: Network, folder: Path, record: dict[str, object], calibration: Sequence[Feeds] = ()
+    network: Network, folder: Path, record: dict[str, object], calibration: Calibration | None = None
 ) -> Path:
     """Write a weights folder: graphs, live.safetensors (float16), and the manifest with their sha256.
 
-    `record` says where the weights come from (steps, data, measured quality); it goes into the manifest. With
-    `calibration`, inputs of the graph that draws, that graph calculates in int8, otherwise in float32.
+    `record` says where the weights come from (steps, data, measured quality); it goes into the manifest.
+    Graphs that `calibration` has inputs for calculate in int8, the others in float32.
     """
     paths = export_onnx(network, folder)
     for path in paths:
-        if calibration and path.stem == Graph.SYNTHESIZE.value:
-            quantise(path, calibration)
+        if calibration is not None and path.stem in calibration:
+            quantise(path, calibration[path.stem])
         shrink_weights(path, to_bytes=path.stem in ESTIMATES)
     tensors = folder / f"{network.config.name}.safetensors"
     state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}

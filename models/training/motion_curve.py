@@ -22,7 +22,7 @@ from avcall.types import FRAME_MS, FRAME_RATE, Keypoints
 from models.metrics.stlpips import StLpips, Trunk
 from models.runtime import Device, ModelRuntime
 from models.training.data import Clip, load_clips
-from models.training.drawing import detect
+from models.training.drawing import Still, detect, detect_beside
 
 FP16_KBPS = UNIT_BYTES[MotionMode.FP16] * 8 * FRAME_RATE / 1000
 KEYFRAME = 0
@@ -68,11 +68,11 @@ def _halved(frame: Keypoints) -> Keypoints:
 
 def measure(clip: Clip, runtime: ModelRuntime, judge: StLpips, length: int, shown: int) -> list[Point]:
     """The points of one clip: half floats first, then every step, finest first."""
-    frames = [detect(runtime, clip, index) for index in range(len(clip))]
-    still = clip.picture(0)
-    source = _halved(frames[0])
-    runtime.set_keyframe(KEYFRAME, still, source)
-    groups = packets(frames[1:], length)
+    source = _halved(detect(runtime, clip, 0))
+    still = Still(clip.name, clip.picture(0), source)
+    frames = [detect_beside(runtime, clip, index, still) for index in range(1, len(clip))]
+    runtime.set_keyframe(KEYFRAME, still.rgb, source)
+    groups = packets(frames, length)
     chosen = sorted({round(n) for n in np.linspace(0, len(groups) - 1, shown)})
     wanted = {n: judge.features(clip.picture((n + 1) * length)) for n in chosen}
     points = []

@@ -22,10 +22,10 @@ from avcall.bitstream.motion_coded import (
     SYMBOLS,
     MotionTables,
 )
-from avcall.types import F32Array, Keypoints, Priors
-from models.priors import draw_mesh
+from avcall.types import F32Array
 from models.runtime import MOTION_TABLES_NAME, ModelRuntime, load_manifest
 from models.training.data import Clip
+from models.training.drawing import Still, detect, detect_beside
 
 FINEST_STEP = 0.003  # in half widths of the picture: 0.4 pixels
 STEP_RATIO = 1.35  # between neighbouring steps; the coarsest is 8 times the finest
@@ -38,13 +38,13 @@ KEYFRAME_EVERY = 75  # frames; references of different ages belong to the statis
 
 
 def clip_keypoints(clip: Clip, runtime: ModelRuntime) -> F32Array:
-    """Keypoints of every frame of a prepared clip, as a call would see them: (frames, 60), weighted."""
-    rows = []
-    for index in range(len(clip)):
-        landmarks = clip.landmarks(index)
-        mesh = draw_mesh(landmarks) if landmarks.any() else np.zeros_like(clip.mask(index))
-        found: Keypoints = runtime.detect(clip.picture(index), Priors(mesh, clip.mask(index), None))
-        rows.append(np.concatenate([found.values.ravel(), found.jacobians.ravel() * JACOBIAN_WEIGHT]))
+    """Keypoints of every frame of a prepared clip, as a call whose keyframe is the first one would send them.
+
+    (frames, 60), weighted.
+    """
+    still = Still(clip.name, clip.picture(0), detect(runtime, clip, 0))
+    found = [detect_beside(runtime, clip, index, still) for index in range(len(clip))]
+    rows = [np.concatenate([k.values.ravel(), k.jacobians.ravel() * JACOBIAN_WEIGHT]) for k in found]
     return np.array(rows, np.float32)
 
 

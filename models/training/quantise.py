@@ -6,8 +6,9 @@ stay in floating point: there a step of 1/255 of the range is a visible one.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,43 +17,49 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from avcall.types import F32Array, U8Image
+from avcall.types import U8Image
 from models.keypoint_detector import INPUT_SIZE_PX
 from models.layers import resize
 from models.network import KeypointTensors, Network
-from models.priors import draw_mesh
 from models.training.data import Clip
+from models.training.drawing import priors_of
 
-Feeds = dict[str, NDArray[np.float32]]  # inputs of the graph `synthesize` by name
-EXACT = ("/masks/", "/occlusion/", "/head/")  # convolutions by what their names contain
+Feeds = dict[str, NDArray[Any]]  # inputs of a graph by name
+Calibration = Mapping[str, Sequence[Feeds]]  # by graph: "synthesize" and "refine"
+# Convolutions by what their names contain.
+EXACT = ("/masks/", "/occlusion/", "/head/", "/attention/", "/corrections/")
 FRAMES_PER_CLIP = 2
 SHORTEST_FRAMES = 10
 
 
-def calibration_feeds(network: Network, clips: Iterable[Clip]) -> Iterator[Feeds]:
-    """What `synthesize` gets in calls of these clips: `FRAMES_PER_CLIP` frames of each, from its first."""
+@torch.no_grad()
+def calibrate(network: Network, clips: Iterable[Clip]) -> Calibration:
+    """What the graphs get in calls of these clips: `FRAMES_PER_CLIP` frames of each, from its first."""
+    found: dict[str, list[Feeds]] = {"synthesize": [], "refine": []}
     for clip in clips:
         if len(clip) < SHORTEST_FRAMES:
             continue
-        with torch.no_grad():
-            keyframe = network.encode_keyframe(_tensor(clip.picture(0)))
-            source = _detect(network, clip, 0)
+        keyframe = network.encode_keyframe(_tensor(clip.picture(0)))
+        source = network.detect(resize(keyframe.picture, INPUT_SIZE_PX), _priors(clip, 0))
         features = keyframe.identity if network.identity.keep_first else keyframe.identity[1:]
         first = len(keyframe.identity) - len(features)
         cached = {"picture": keyframe.picture, "small": keyframe.small} | {
             f"identity_{first + i}": feature for i, feature in enumerate(features)
         }
-        for index in np.linspace(1, len(clip) - 1, FRAMES_PER_CLIP + 1).astype(int)[1:]:
-            with torch.no_grad():
-                driving = _detect(network, clip, int(index))
-            yield {name: value.numpy() for name, value in cached.items()} | {
-                "source_values": source[0].numpy(),
-                "source_jacobians": source[1].numpy(),
-                "driving_values": driving[0].numpy(),
-                "driving_jacobians": driving[1].numpy(),
-                "mel": clip.mel(int(index))[None].astype(np.float32),
+        fixed = {name: value.numpy() for name, value in cached.items()} | _named("source", source)
+        for index in np.linspace(1, len(clip) - 1, FRAMES_PER_CLIP + 1).astype(int)[1:].tolist():
+            camera, priors = resize(_tensor(clip.picture(index)), INPUT_SIZE_PX), _priors(clip, index)
+            driving = network.detect(camera, priors)
+            refined = network.refine(keyframe.small, source, driving, camera, priors)
+            speech = {
+                "mel": clip.mel(index)[None].astype(np.float32),
                 "gate": np.full((1, 1), float(len(clip.pcm) > 0), np.float32),
             }
+            found["synthesize"].append(fixed | _named("driving", refined) | speech)
+            seen = {"keyframe": clip.picture(0)[None], "rgb": clip.picture(index)[None]}
+            seen["priors"] = (priors.numpy() * 255 + 0.5).astype(np.uint8)
+            found["refine"].append(seen | _named("source", source) | _named("driving", driving))
+    return found
 
 
 def quantise(path: Path, feeds: Sequence[Feeds]) -> None:
@@ -92,9 +99,10 @@ def _tensor(rgb: U8Image) -> torch.Tensor:
     return torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
 
 
-def _detect(network: Network, clip: Clip, index: int) -> KeypointTensors:
-    landmarks: F32Array = clip.landmarks(index)
-    mask = clip.mask(index)
-    mesh = draw_mesh(landmarks) if landmarks.any() else np.zeros_like(mask)
-    priors = torch.from_numpy(np.stack([mesh, mask]))[None].float() / 255
-    return network.detect(resize(_tensor(clip.picture(index)), INPUT_SIZE_PX), priors)
+def _priors(clip: Clip, index: int) -> torch.Tensor:
+    priors = priors_of(clip, index)
+    return torch.from_numpy(np.stack([priors.mesh, priors.mask]))[None].float() / 255
+
+
+def _named(side: str, keypoints: KeypointTensors) -> Feeds:
+    return {f"{side}_values": keypoints[0].numpy(), f"{side}_jacobians": keypoints[1].numpy()}

@@ -21,6 +21,7 @@ from models.training.losses import (
 )
 
 PERCEPTUAL_CROP_PX = 128
+REFINED_SHARE = 0.8  # of the pairs
 
 
 def landmark_emphasis(lips_and_eyes: float) -> Tensor:
@@ -41,18 +42,18 @@ class TrainingStep(nn.Module):
         self.register_buffer("emphasis", landmark_emphasis(config.lips_and_eyes), persistent=False)
         self.generator = torch.Generator().manual_seed(seed)
 
-    def _keypoints(
-        self, batch: Batch, small: Tensor
-    ) -> tuple[KeypointTensors, KeypointTensors, Tensor, Tensor]:
-        """Keypoints of source and driving, and the equivariance losses, from one pass of the detector."""
-        n = small.shape[0]
-        inputs = self._hide(torch.cat([small, batch.priors], 2), batch.seen)  # (N, 2, 5, 64, 64)
+    def _keypoints(self, inputs: Tensor) -> tuple[KeypointTensors, KeypointTensors, Tensor, Tensor]:
+        """Keypoints of source and driving, and the equivariance losses, from one pass of the detector.
+
+        `inputs` (N, 2, 5, 64, 64) are what it sees of both.
+        """
+        n = inputs.shape[0]
         matrix, shift = random_affine(n, self.generator)
-        matrix, shift = matrix.to(small.device), shift.to(small.device)
-        with torch.autocast(small.device.type, enabled=False):  # its products in bfloat16 are too coarse
+        matrix, shift = matrix.to(inputs.device), shift.to(inputs.device)
+        with torch.autocast(inputs.device.type, enabled=False):  # its products in bfloat16 are too coarse
             grid = nn.functional.affine_grid(
                 torch.cat([matrix, shift[..., None]], 2),
-                [n, inputs.shape[2], *small.shape[-2:]],
+                [n, *inputs.shape[2:]],
                 align_corners=False,
             )
         turned = warp(inputs[:, 1], grid)
@@ -69,6 +70,15 @@ class TrainingStep(nn.Module):
         driving = inputs[:, 1] * seen + fill * (1 - seen)
         driving = torch.cat([driving[:, :4], inputs[:, 1, 4:]], 1)  # the person is where it was
         return torch.stack([inputs[:, 0], driving], 1)
+
+    def _refined(
+        self, still: Tensor, source: KeypointTensors, driving: KeypointTensors, camera: Tensor
+    ) -> KeypointTensors:
+        """Driving keypoints after the refiner, for some pairs before it: the first look must serve alone."""
+        refined = self.network.refine(still, source, driving, camera[:, :3], camera[:, 3:])
+        first = torch.rand(len(camera), generator=self.generator).to(camera.device) >= REFINED_SHARE
+        values = torch.where(first[:, None, None], driving[0], refined[0])
+        return values, torch.where(first[:, None, None, None], driving[1], refined[1])
 
     def _crop_perceptual(self, output: Tensor, target: Tensor) -> Tensor:
         size = min(PERCEPTUAL_CROP_PX, output.shape[-1])
@@ -93,9 +103,11 @@ class TrainingStep(nn.Module):
         c = self.config
         source, driving = batch.pictures[:, 0], batch.pictures[:, 1]
         small = torch.stack([resize(source, 64), resize(driving, 64)], 1)
-        kp_source, kp_driving, value, jacobian = self._keypoints(batch, small)
+        inputs = self._hide(torch.cat([small, batch.priors], 2), batch.seen)
+        kp_source, kp_driving, value, jacobian = self._keypoints(inputs)
         keyframe = EncodedKeyframe(source, small[:, 0], self.network.identity(source))
-        motion = self.network.move(keyframe, kp_source, kp_driving)
+        refined = self._refined(keyframe.small, kp_source, kp_driving, inputs[:, 1])
+        motion = self.network.move(keyframe, kp_source, refined)
         picture = self.network.draw(keyframe, motion, batch.mel, batch.gate)
         keypoints = torch.stack([kp_source[0], kp_driving[0]], 1)
         parts = {

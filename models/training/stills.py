@@ -142,9 +142,14 @@ class Animator:
         """The picture, and the animation made from it."""
         first = self._crops[0]
         picture = self._judge.distance(self._judge.features(still.rgb), self._wanted[0])
-        self._runtime.set_keyframe(0, still.rgb, self._runtime.detect(still.rgb, first.priors))
+        source = self._runtime.detect(still.rgb, first.priors)
+        self._runtime.set_keyframe(0, still.rgb, source)
         silence = np.zeros((MEL_BANDS, MEL_STEPS), np.float32)
-        drawn = [self._runtime.synthesize(0, pose, silence, speech=False) for pose in self._poses]
+        poses = [
+            self._runtime.refine(pose, still.rgb, source, crop.rgb, crop.priors)
+            for pose, crop in zip(self._poses, self._crops[1:], strict=True)
+        ]
+        drawn = [self._runtime.synthesize(0, pose, silence, speech=False) for pose in poses]
         animation = [
             self._judge.distance(self._judge.features(rgb), wanted)
             for rgb, wanted in zip(drawn, self._wanted[1:], strict=True)

@@ -83,6 +83,7 @@ def _psnr(network: Network, example: Example, device: torch.device) -> float:
     small = resize(pictures, PRIOR_SIZE_PX)
     (source, driving) = (network.detect(small[i : i + 1], priors[i : i + 1]) for i in (0, 1))
     keyframe = network.encode_keyframe(pictures[:1])
+    driving = network.refine(keyframe.small, source, driving, small[1:], priors[1:])
     drawn = network(keyframe, source, driving, example.mel[None].to(device), example.gate[None].to(device))
     error = float((drawn.image.clamp(0, 1) - pictures[1:]).square().mean())
     return min(-10 * float(np.log10(max(error, 1e-12))), MAX_PSNR_DB)

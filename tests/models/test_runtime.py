@@ -16,6 +16,7 @@ from avcall.bitstream.live import MAX_LIVE_KEYFRAMES
 from avcall.errors import InputError, WeightsError
 from models.runtime import (
     DEFAULT_WEIGHTS,
+    OPTIONAL,
     WEIGHTS_VARIABLE,
     Device,
     Graph,
@@ -26,6 +27,7 @@ from models.runtime import (
     weights_folder,
 )
 from models.training.export import export_weights
+from tests.fakes import make_crop
 from tests.models.tiny import TINY_LIVE, random_network
 from tests.units import make_keypoints, make_still
 
@@ -218,18 +220,22 @@ def test_the_call_path_does_not_import_torch() -> None:
     assert done.stdout.strip() == ""
 
 
-def test_a_folder_may_lack_the_preview(copy: Path) -> None:
+def test_a_folder_may_lack_preview_and_refiner(copy: Path) -> None:
     assert ModelRuntime(device=Device.CPU, weights=copy).has_preview
     path = copy / "manifest.json"
     manifest = json.loads(path.read_text())
-    del manifest["sha256"]["preview.onnx"]
+    for graph in OPTIONAL:
+        del manifest["sha256"][f"{graph.value}.onnx"]
+        (copy / f"{graph.value}.onnx").unlink()
     path.write_text(json.dumps(manifest))
-    (copy / "preview.onnx").unlink()
     assert graphs_in(copy) == (Graph.DETECT, Graph.ENCODE_KEYFRAME, Graph.SYNTHESIZE)
-    for wanted in (None, (Graph.DETECT, Graph.PREVIEW)):
+    for wanted in (None, (Graph.DETECT, *OPTIONAL)):
         runtime = ModelRuntime(wanted, device=Device.CPU, weights=copy)
         assert not runtime.has_preview
         runtime.warm_up()
+        found = make_keypoints(3)
+        crop = make_crop()
+        assert runtime.refine(found, crop.rgb, make_keypoints(1), crop.rgb, crop.priors) is found
 
 
 def test_a_preview_that_is_named_and_missing_is_one_line(copy: Path) -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Iterable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from sender.encode import KeyframeEncoder
 from sender.picture import PicturePath
 from sender.preview import Previewer
 from sender.track import FaceState
-from tests.fakes import FakeRuntime, FakeTracker, make_crop
+from tests.fakes import FakeRuntime, FakeTracker, grey_picture, make_crop
 
 
 def make_path(blind: Iterable[int] = (), photo_grey: int | None = None) -> PicturePath:
@@ -166,6 +167,15 @@ def test_every_fifth_frame_is_compared_with_what_the_receiver_holds() -> None:
     assert path.process(frame(11)).estimates == ()
 
 
+def test_keypoints_get_a_second_look_beside_the_reference_in_use() -> None:
+    path = progressive()
+    runtime: FakeRuntime = path._detector._runtime  # type: ignore[assignment]
+    first = path.process(frame(0)).keyframe
+    assert first is not None and not runtime.beside
+    path.process(frame(1), [first, replace(first, rgb=grey_picture(9))])
+    assert len(runtime.beside) == 1 and runtime.beside[0] is first.rgb
+
+
 def test_a_photo_is_compared_with_nothing() -> None:
     runtime = FakeRuntime()
     detector = Detector(runtime)  # type: ignore[arg-type]
@@ -181,3 +191,4 @@ def test_a_photo_is_compared_with_nothing() -> None:
     assert first.keyframe is not None and first.keyframe.preliminary
     held = [first.keyframe]
     assert all(path.process(frame(number), held).estimates == () for number in range(1, 12))
+    assert not runtime.beside

@@ -8,7 +8,7 @@ import pytest
 from avcall.types import F32Array, Keypoints, Priors, U8Image
 from models.retarget import Retarget
 from models.training.data import Clip
-from models.training.drawing import Puppet, Still, detect, first_face, priors_of, still_of
+from models.training.drawing import Puppet, Still, detect_beside, first_face, priors_of, still_of
 from tests.models.tiny import write_prepared
 from tests.units import make_keypoints
 
@@ -24,6 +24,12 @@ class FakeRuntime:
     def detect(self, rgb: U8Image, priors: Priors) -> Keypoints:
         self.detected.append(priors)
         return make_keypoints(len(self.detected))
+
+    def refine(
+        self, driving: Keypoints, keyframe: U8Image, source: Keypoints, rgb: U8Image, priors: Priors
+    ) -> Keypoints:
+        assert keyframe is self.keyframe
+        return Keypoints(driving.values + 0.01, driving.jacobians)
 
     def set_keyframe(self, index: int, rgb: U8Image, keypoints: Keypoints) -> None:
         self.keyframe = rgb
@@ -61,15 +67,26 @@ def test_a_frame_without_a_face_has_no_mesh(clip: Clip) -> None:
 
 def test_ones_own_still_takes_the_pose_as_it_is_and_anothers_the_motion(clip: Clip) -> None:
     runtime = FakeRuntime()
-    start, later = detect(runtime, clip, 1), detect(runtime, clip, 2)  # type: ignore[arg-type]
     still = Still("b", clip.picture(3), make_keypoints(9))
+    frames = [(clip.picture(i), priors_of(clip, i)) for i in (1, 2)]
     own = Puppet(runtime, still, other_person=False)  # type: ignore[arg-type]
-    assert own.pose(start) is start
     assert runtime.keyframe is still.rgb
+    refined = own.pose(*frames[0])
+    assert np.allclose(refined.values, make_keypoints(1).values + 0.01)
+    runtime.detected.clear()
     other = Puppet(runtime, still, other_person=True)  # type: ignore[arg-type]
-    assert np.allclose(other.pose(start).values, still.keypoints.values, atol=1e-6)
+    assert np.allclose(other.pose(*frames[0]).values, still.keypoints.values, atol=1e-6)
     retarget = Retarget(still.keypoints)
-    retarget.apply(start)
-    assert np.array_equal(other.pose(later).values, retarget.apply(later).values)
+    retarget.apply(make_keypoints(1))
+    later = other.pose(*frames[1])
+    assert np.array_equal(later.values, retarget.apply(make_keypoints(2)).values)
     assert other.draw(later, clip.mel(2), speech=True).max() == 100
     assert runtime.posed == [later]
+
+
+def test_a_frame_is_looked_at_beside_the_still_of_the_same_person(clip: Clip) -> None:
+    runtime = FakeRuntime()
+    still = Still("a", clip.picture(1), make_keypoints(9))
+    runtime.keyframe = still.rgb
+    beside = detect_beside(runtime, clip, 2, still)  # type: ignore[arg-type]
+    assert np.allclose(beside.values, make_keypoints(1).values + 0.01)

@@ -32,6 +32,11 @@ class FakeRuntime:
     def detect(self, rgb: U8Image, priors: Priors) -> Keypoints:
         return make_keypoints(2)
 
+    def refine(
+        self, driving: Keypoints, keyframe: U8Image, source: Keypoints, rgb: U8Image, priors: Priors
+    ) -> Keypoints:
+        return driving
+
     def set_keyframe(self, index: int, rgb: U8Image, keypoints: Keypoints) -> None:
         pass
 

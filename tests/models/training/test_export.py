@@ -16,7 +16,7 @@ from models.network import Network
 from models.runtime import Device, Graph, ModelRuntime
 from models.training.data import Clip
 from models.training.export import export_weights, load_network
-from models.training.quantise import EXACT, calibration_feeds
+from models.training.quantise import EXACT, calibrate
 from tests.models.tiny import TINY_LIVE, TINY_PAPER, pictures, random_network, write_prepared
 from tests.units import make_keypoints
 
@@ -99,6 +99,21 @@ def test_the_preview_warps_as_torch_does_and_measures_the_difference(live: tuple
     assert error == pytest.approx(np.abs(wanted - camera).mean() / 255, abs=2e-3)
 
 
+@torch.no_grad()
+def test_a_second_look_finds_in_onnx_what_it_finds_in_torch(live: tuple[Network, Path]) -> None:
+    network, folder = live
+    runtime = ModelRuntime((Graph.REFINE,), device=Device.CPU, weights=folder)
+    camera = to_rgb(pictures(1, 256, 6))
+    source, driving = make_keypoints(1), make_keypoints(2)
+    found = runtime.refine(driving, KEYFRAME, source, camera, PRIORS)
+    small = [torch.nn.functional.avg_pool2d(from_rgb(picture), 4) for picture in (KEYFRAME, camera)]
+    priors = torch.from_numpy(np.stack([PRIORS.mesh, PRIORS.mask]))[None].float() / 255
+    values, jacobians = network.refine(small[0], tensors(source), tensors(driving), small[1], priors)
+    np.testing.assert_allclose(found.values, values[0].numpy(), atol=5e-3)
+    np.testing.assert_allclose(found.jacobians, jacobians[0].numpy(), atol=2e-2)
+    assert not np.allclose(found.values, driving.values, atol=1e-3)
+
+
 def test_speech_reaches_the_picture(live: tuple[Network, Path]) -> None:
     runtime = ModelRuntime((Graph.ENCODE_KEYFRAME, Graph.SYNTHESIZE), device=Device.CPU, weights=live[1])
     runtime.set_keyframe(0, KEYFRAME, make_keypoints(1))
@@ -116,12 +131,13 @@ def test_the_weights_folder_is_small_and_says_what_it_holds(live: tuple[Network,
     assert sizes.keys() == {
         "detect.onnx",
         "preview.onnx",
+        "refine.onnx",
         "encode_keyframe.onnx",
         "synthesize.onnx",
         "live.safetensors",
         "manifest.json",
     }
-    assert sum(sizes.values()) < 19e6
+    assert sum(sizes.values()) < 21e6
     parameters = sum(p.numel() for p in network.parameters())
     graphs = sum(size for name, size in sizes.items() if name.endswith(".onnx"))
     assert graphs < 3.1 * parameters  # float16, the dense motion twice, and some structure
@@ -174,7 +190,7 @@ def test_int8_draws_nearly_what_float_draws_and_is_smaller(
 ) -> None:
     network, folder = live
     clips = [Clip(write_prepared(tmp_path / f"{seed}.npz", frames=12, seed=seed)) for seed in (1, 2)]
-    export_weights(network, tmp_path / "int8", {"steps": 0}, list(calibration_feeds(network, clips)))
+    export_weights(network, tmp_path / "int8", {"steps": 0}, calibrate(network, clips))
     drawn = []
     for weights in (folder, tmp_path / "int8"):
         runtime = ModelRuntime(device=Device.CPU, weights=weights)
@@ -191,4 +207,4 @@ def test_int8_draws_nearly_what_float_draws_and_is_smaller(
 
 def test_a_clip_of_a_few_frames_calibrates_nothing(tmp_path: Path) -> None:
     clip = Clip(write_prepared(tmp_path / "short.npz", frames=4))
-    assert list(calibration_feeds(random_network(TINY_LIVE), [clip])) == []
+    assert not any(calibrate(random_network(TINY_LIVE), [clip]).values())

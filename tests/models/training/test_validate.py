@@ -53,8 +53,10 @@ def test_it_is_the_psnr_of_these_weights_and_disturbs_nothing(tmp_path: Path) ->
         priors = example.priors.float() / 255
         small = torch.nn.functional.avg_pool2d(torch.stack([source, driving]), 4)
         with torch.no_grad():
-            keypoints = [judged.detect(small[i : i + 1], priors[i : i + 1]) for i in (0, 1)]
+            first, second = (judged.detect(small[i : i + 1], priors[i : i + 1]) for i in (0, 1))
+            second = judged.refine(small[:1], first, second, small[1:], priors[1:])
             encoded = judged.encode_keyframe(source[None])
-            image = judged(encoded, *keypoints, example.mel[None], example.gate[None]).image.clamp(0, 1)
+            drawn = judged(encoded, first, second, example.mel[None], example.gate[None])
+        image = drawn.image.clamp(0, 1)
         expected.append(-10 * np.log10(((image[0] - driving) ** 2).mean().item()))
     assert psnr == pytest.approx(np.mean(expected), abs=1e-3)
