@@ -85,6 +85,18 @@ class Keyframe:
     keypoints: Keypoints
 
 
+@dataclass(frozen=True, slots=True)
+class HeldKeyframe:
+    """What the sender knows of a keyframe that the receiver holds: the decoded still and its keypoints.
+
+    `landmarks` (478, 2) float32 in pixels are of the picture that was coded, or None.
+    """
+
+    rgb: U8Image
+    keypoints: Keypoints
+    landmarks: F32Array | None
+
+
 class MediaKind(IntEnum):
     """What an access unit holds."""
 

@@ -50,7 +50,7 @@ class GeneratorConfig:
 class ModelConfig:
     """All of AVFR-GAN. The three switches are the rows of the paper's Table 3.
 
-    `refiner` is a second look at the driving keypoints, which the paper does not have; None leaves it out.
+    `second_look` corrects the driving keypoints beside the keyframe, which the paper does not do.
     """
 
     name: str
@@ -58,13 +58,13 @@ class ModelConfig:
     dense_motion: HourglassConfig
     audio: AudioConfig
     generator: GeneratorConfig
-    refiner: HourglassConfig | None = None
     num_keypoints: int = NUM_KEYPOINTS
     temperature: float = 0.1
     keypoint_variance: float = 0.01
     structural_prior: bool = True
     audio_prior: bool = True
     identity_aware: bool = True
+    second_look: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a weights file's header."""
@@ -78,7 +78,6 @@ class ModelConfig:
             "dense_motion": HourglassConfig,
             "audio": AudioConfig,
             "generator": GeneratorConfig,
-            "refiner": HourglassConfig,
         }
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := set(values) - known:
@@ -88,7 +87,7 @@ class ModelConfig:
         try:
             built = {
                 key: parts[key](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
-                if key in parts and value is not None
+                if key in parts
                 else value
                 for key, value in values.items()
             }
@@ -123,7 +122,7 @@ LIVE = ModelConfig(
         condition_channels=32,
         modulated_scales=(2, 3),
     ),
-    refiner=HourglassConfig(width=16, levels=4, max_width=128, head_kernel=3),
+    second_look=True,
 )
 
 PRESETS = {preset.name: preset for preset in (PAPER, LIVE)}

@@ -13,11 +13,15 @@ MAX_FLOW = 2.0  # a flow vector may leave the picture by half of it and no more
 
 
 class Motion(NamedTuple):
-    """`flow` (N, 64, 64, 2) sampling positions in [-1, 1]; `occlusion` (N, 1, 64, 64); `features` of both."""
+    """`flow` (N, 64, 64, 2) sampling positions in [-1, 1]; `occlusion` (N, 1, 64, 64); `features` of both.
+
+    `masks` (N, K + 1, 64, 64) blend the local motions, the background's first.
+    """
 
     flow: Tensor
     occlusion: Tensor
     features: Tensor
+    masks: Tensor
 
 
 class DenseMotion(nn.Module):
@@ -68,4 +72,4 @@ class DenseMotion(nn.Module):
         features = self.hourglass(inputs)
         masks = F.softmax(self.masks(features), 1)
         flow = (masks[..., None] * motions).sum(1)
-        return Motion(flow, torch.sigmoid(self.occlusion(features)), features)
+        return Motion(flow, torch.sigmoid(self.occlusion(features)), features, masks)

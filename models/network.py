@@ -10,8 +10,9 @@ from models.config import ModelConfig
 from models.dense_motion import DenseMotion, Motion
 from models.generator import Generator, IdentityEncoder, Picture
 from models.keypoint_detector import INPUT_SIZE_PX, KeypointDetector
-from models.keypoint_refiner import KeypointRefiner
-from models.layers import resize, warp
+from models.layers import resize
+from models.second_look import second_look
+from models.sight import Sight
 
 KeypointTensors = tuple[Tensor, Tensor]  # values (N, K, 2), jacobians (N, K, 2, 2)
 
@@ -40,7 +41,6 @@ class Network(nn.Module):
         )
         self.identity = IdentityEncoder(config.generator)
         self.generator = Generator(config)
-        self.refiner = KeypointRefiner(config) if config.refiner is not None else None
 
     def detect(self, small: Tensor, priors: Tensor) -> KeypointTensors:
         """`small` (N, 3, 64, 64) RGB in [0, 1], `priors` (N, 2, 64, 64) mesh and mask in [0, 1]."""
@@ -51,25 +51,17 @@ class Network(nn.Module):
         """(N, 3, H, W) in [0, 1]."""
         return EncodedKeyframe(picture, resize(picture, INPUT_SIZE_PX), self.identity(picture))
 
+    @torch.no_grad()
     def refine(
-        self,
-        still: Tensor,
-        source: KeypointTensors,
-        driving: KeypointTensors,
-        small: Tensor,
-        priors: Tensor,
+        self, still: Tensor, source: KeypointTensors, driving: KeypointTensors, sight: Sight
     ) -> KeypointTensors:
-        """Driving keypoints after a second look at the camera's picture; as they are without a refiner.
+        """Driving keypoints after a second look; as they are where the configuration has none.
 
-        `still` (N, 3, 64, 64) is the keyframe; `small` and `priors` are what `detect` got. No gradient goes
-        through the first look.
+        `still` (N, 3, 64, 64) is the keyframe. What comes out carries no gradient.
         """
-        if self.refiner is None:
+        if not self.config.second_look:
             return driving
-        with torch.no_grad():
-            shown = warp(still, self.dense_motion(still, source, driving).flow)
-        values, jacobians = self.refiner(torch.cat([small, priors], 1), shown, driving)
-        return values, jacobians
+        return second_look(self.dense_motion(still, source, driving).masks, source, driving, sight)
 
     def move(self, keyframe: EncodedKeyframe, source: KeypointTensors, driving: KeypointTensors) -> Motion:
         """The dense motion between two sets of keypoints."""

@@ -19,9 +19,10 @@ import onnxruntime as ort
 from avcall.bitstream.live import LiveKeyframes
 from avcall.bitstream.motion_coded import MotionCoder, MotionTables
 from avcall.errors import InputError, WeightsError
-from avcall.types import FRAME_SIZE_PX, NUM_KEYPOINTS, F32Array, Keypoints, Priors, U8Image
+from avcall.types import FRAME_SIZE_PX, NUM_KEYPOINTS, F32Array, HeldKeyframe, Keypoints, Priors, U8Image
 from models.config import MEL_BANDS, MEL_STEPS
 from models.priors import PRIOR_SIZE_PX
+from models.sight import look
 
 WEIGHTS_FORMAT = 1
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "live"
@@ -208,7 +209,7 @@ class ModelRuntime:
         if Graph.DETECT in self._sessions:
             self.detect(blank, Priors(prior, prior, None))
         if Graph.REFINE in self._sessions:
-            self.refine(still, blank, still, blank, Priors(prior, prior, None))
+            self.refine(still, blank, None, HeldKeyframe(blank, still, None))
         if Graph.PREVIEW in self._sessions:
             thumbnail = np.zeros((PRIOR_SIZE_PX, PRIOR_SIZE_PX, 3), np.uint8)
             self.preview(thumbnail, still, still, thumbnail)
@@ -225,24 +226,24 @@ class ModelRuntime:
         return Keypoints(values[0], jacobians[0])
 
     def refine(
-        self, driving: Keypoints, keyframe: U8Image, source: Keypoints, rgb: U8Image, priors: Priors
+        self, driving: Keypoints, rgb: U8Image, landmarks: F32Array | None, keyframe: HeldKeyframe
     ) -> Keypoints:
-        """What `detect` found in a crop, after a second look: beside what it draws from a keyframe.
+        """What `detect` found in a crop, after a second look: beside a keyframe of the same person.
 
-        `keyframe` (256, 256, 3) uint8 is as the receiver has it, with its keypoints `source`; `rgb` and
-        `priors` are what `detect` got. Without that graph the keypoints stay as they are.
+        `rgb` (256, 256, 3) uint8 is the crop, `landmarks` (478, 2) its own in pixels. Without that graph the
+        keypoints stay as they are.
         """
         session = self._sessions.get(Graph.REFINE)
         if session is None:
             return driving
+        sight = look(rgb, landmarks, keyframe.rgb, keyframe.landmarks)
         feeds = {
-            "keyframe": keyframe[None],
-            "source_values": source.values[None],
-            "source_jacobians": source.jacobians[None],
+            "keyframe": keyframe.rgb[None],
+            "source_values": keyframe.keypoints.values[None],
+            "source_jacobians": keyframe.keypoints.jacobians[None],
             "driving_values": driving.values[None],
             "driving_jacobians": driving.jacobians[None],
-            "rgb": rgb[None],
-            "priors": np.stack([priors.mesh, priors.mask])[None],
+            **sight._asdict(),
         }
         values, jacobians = session.run(None, feeds)
         return Keypoints(values[0], jacobians[0])

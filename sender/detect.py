@@ -1,6 +1,6 @@
 """Detect: keypoints of the tracked face."""
 
-from avcall.types import FaceCrop, Keypoints, U8Image
+from avcall.types import FaceCrop, HeldKeyframe, Keypoints
 from models.runtime import ModelRuntime
 
 
@@ -14,9 +14,7 @@ class Detector:
         """Keypoints of a crop, in its own coordinates."""
         return self._runtime.detect(crop.rgb, crop.priors)
 
-    def refined(self, found: Keypoints, crop: FaceCrop, keyframe: U8Image, source: Keypoints) -> Keypoints:
-        """What `keypoints` found in a crop, corrected by what it draws from the receiver's keyframe.
-
-        `keyframe` (256, 256, 3) with its keypoints `source` is the decoded one, of the same person.
-        """
-        return self._runtime.refine(found, keyframe, source, crop.rgb, crop.priors)
+    def beside(self, keyframe: HeldKeyframe, crop: FaceCrop) -> Keypoints:
+        """Keypoints of a crop, after a second look beside a keyframe of the same person."""
+        found = self.keypoints(crop)
+        return self._runtime.refine(found, crop.rgb, crop.priors.landmarks, keyframe)

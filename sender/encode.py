@@ -12,7 +12,7 @@ from avcall.bitstream.live import LiveKeyframes
 from avcall.bitstream.motion import MotionMode
 from avcall.bitstream.motion_coded import MotionCoder
 from avcall.bitstream.packet import KEYFRAME_INDICES, CodedMotion
-from avcall.types import FRAME_MS, AccessUnit, FaceCrop, Keypoints, MediaKind, U8Image
+from avcall.types import FRAME_MS, AccessUnit, FaceCrop, HeldKeyframe, Keypoints, MediaKind, U8Image
 from sender.detect import Detector
 
 
@@ -20,16 +20,24 @@ from sender.detect import Detector
 class EncodedKeyframe:
     """A keyframe ready to be sent: its slices, and what the receiver will hold of it.
 
-    `keypoints` are those of the decoded picture `rgb` (256, 256, 3). A `preliminary` one is small and is
-    followed by a better one.
+    `held` is what the receiver will have. A `preliminary` one is small and is followed by a better one.
     """
 
     index: int
     slices: tuple[bytes, ...]
-    keypoints: Keypoints
     image_bytes: int
-    rgb: U8Image
+    held: HeldKeyframe
     preliminary: bool = False
+
+    @property
+    def keypoints(self) -> Keypoints:
+        """Those of the decoded picture."""
+        return self.held.keypoints
+
+    @property
+    def rgb(self) -> U8Image:
+        """The decoded picture, (256, 256, 3)."""
+        return self.held.rgb
 
 
 def encode_motion(keypoints: Keypoints, pts_ms: int) -> AccessUnit:
@@ -107,4 +115,5 @@ class KeyframeEncoder:
         self._next_index = (number + 1) % KEYFRAME_INDICES
         data = still.serialize(CodedKeyframe(number, self._codec, image, keypoints))
         slices = tuple(still.slice_keyframe(data, number))
-        return EncodedKeyframe(number, slices, keypoints, len(image), decoded, preliminary)
+        held = HeldKeyframe(decoded, keypoints, crop.priors.landmarks)
+        return EncodedKeyframe(number, slices, len(image), held, preliminary)

@@ -79,11 +79,11 @@ class PicturePath:
             return Pictured(self._tracker.state, keyframe=self._take_keyframe())
         self._order_keyframe(crop)
         keyframe = self._take_keyframe()
-        keypoints = self._detector.keypoints(crop)
+        if references and self._photo is None:
+            keypoints = self._detector.beside(references[0].held, crop)
+        else:
+            keypoints = self._detector.keypoints(crop)
         if self._photo is None:
-            if references:
-                used = references[0]
-                keypoints = self._detector.refined(keypoints, crop, used.rgb, used.keypoints)
             self._order_preview(crop, keypoints, references)
         elif self._retarget is None:  # the photo's keypoints come with the keyframe
             return Pictured(self._tracker.state)

@@ -15,6 +15,7 @@ from avcall.types import (
     AudioChunk,
     F32Array,
     FaceCrop,
+    HeldKeyframe,
     Keypoints,
     Pcm,
     Priors,
@@ -54,7 +55,7 @@ class FakeRuntime:
         self.keyframes: LiveKeyframes[U8Image] = LiveKeyframes()
         self.windows: list[tuple[F32Array, bool]] = []
         self.fails_with: Exception | None = None
-        self.beside: list[U8Image] = []  # the keyframes that a second look was taken with
+        self.beside: list[HeldKeyframe] = []  # the keyframes that a second look was taken with
 
     def warm_up(self) -> None:
         """It is warm."""
@@ -68,7 +69,7 @@ class FakeRuntime:
         return still_keypoints(float(rgb.mean()) / 127.5 - 1)
 
     def refine(
-        self, driving: Keypoints, keyframe: U8Image, source: Keypoints, rgb: U8Image, priors: Priors
+        self, driving: Keypoints, rgb: U8Image, landmarks: F32Array | None, keyframe: HeldKeyframe
     ) -> Keypoints:
         """As they are: the grey was measured well."""
         self.beside.append(keyframe)

@@ -78,16 +78,18 @@ class Trial:
             outcome.changes += current is not None and chosen != current
             current = chosen
             if policy == "preview" and frame % PREVIEW_EVERY == 0:
+                pose = self._detector.beside(sent[chosen].held, face)
                 references.measured(previewer.estimate(face.rgb, pose, references.candidates))
             ordered = references.order(pts_ms)
             if ordered is not None:
                 send(face, ordered, pts_ms)
                 outcome.bits += 8 * sum(map(len, sent[ordered].slices))
             if frame and frame % self._every == 0:
-                self._compare(outcome, face, pose, sent[chosen])
+                self._compare(outcome, face, sent[chosen])
         return outcome
 
-    def _compare(self, outcome: Outcome, face: FaceCrop, pose: Keypoints, reference: EncodedKeyframe) -> None:
+    def _compare(self, outcome: Outcome, face: FaceCrop, reference: EncodedKeyframe) -> None:
+        pose = self._detector.beside(reference.held, face)
         self._runtime.set_keyframe(0, reference.rgb, reference.keypoints)
         drawn = self._runtime.synthesize(0, pose, SILENCE, speech=False)
         st_lpips = self._judge.distance(self._judge.features(face.rgb), self._judge.features(drawn))

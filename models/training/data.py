@@ -13,9 +13,9 @@ from torch import Tensor
 from avcall.errors import InputError
 from avcall.types import FRAME_RATE, FRAME_SIZE_PX, SAMPLE_RATE_HZ, F32Array, Pcm, U8Image
 from models.mel import mel_window
+from models.optical_flow import optical_flow
 from models.priors import LIPS_OUTER, PRIOR_SIZE_PX, draw_mesh
 from models.training.expressions import telling_frames
-from models.training.optical_flow import optical_flow
 from models.training.prepare import LANDMARK_SCALE
 
 # Landmarks that keypoints are drawn to: nose, inner lips, upper eyelids; and which keypoints those are.

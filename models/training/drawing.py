@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from avcall.types import F32Array, Keypoints, Priors, U8Image
+from avcall.types import F32Array, HeldKeyframe, Keypoints, Priors, U8Image
 from models.priors import draw_mesh
 from models.retarget import Retarget
 from models.runtime import ModelRuntime
+from models.sight import Sight, look
 from models.training.data import Clip
 
 KEYFRAME = 0
@@ -15,11 +16,20 @@ KEYFRAME = 0
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """A picture (256, 256, 3) that is to be moved, its keypoints, and whose it is."""
+    """A picture that is to be moved, and whose it is."""
 
     name: str
-    rgb: U8Image
-    keypoints: Keypoints
+    held: HeldKeyframe
+
+    @property
+    def rgb(self) -> U8Image:
+        """(256, 256, 3)."""
+        return self.held.rgb
+
+    @property
+    def keypoints(self) -> Keypoints:
+        """The picture's."""
+        return self.held.keypoints
 
 
 def first_face(clip: Clip) -> int | None:
@@ -40,16 +50,28 @@ def detect(runtime: ModelRuntime, clip: Clip, index: int) -> Keypoints:
     return runtime.detect(clip.picture(index), priors_of(clip, index))
 
 
-def detect_beside(runtime: ModelRuntime, clip: Clip, index: int, still: Still) -> Keypoints:
-    """Keypoints of a prepared frame for a receiver that holds `still`, of the same person."""
-    found, priors = detect(runtime, clip, index), priors_of(clip, index)
-    return runtime.refine(found, still.rgb, still.keypoints, clip.picture(index), priors)
+def sight_of(clip: Clip, index: int, keyframe: int) -> Sight:
+    """What a sender sees of a prepared frame beside another one, as arrays."""
+    frames = [(clip.picture(i), priors_of(clip, i).landmarks) for i in (index, keyframe)]
+    return look(*frames[0], *frames[1])
+
+
+def detect_beside(runtime: ModelRuntime, clip: Clip, index: int, keyframe: HeldKeyframe) -> Keypoints:
+    """Keypoints of a prepared frame, after a second look beside a keyframe of the same person."""
+    landmarks = priors_of(clip, index).landmarks
+    return runtime.refine(detect(runtime, clip, index), clip.picture(index), landmarks, keyframe)
+
+
+def held_frame(runtime: ModelRuntime, clip: Clip, index: int) -> HeldKeyframe:
+    """A prepared frame as a keyframe that coding does no harm to."""
+    landmarks = priors_of(clip, index).landmarks
+    return HeldKeyframe(clip.picture(index), detect(runtime, clip, index), landmarks)
 
 
 def still_of(runtime: ModelRuntime, clip: Clip) -> Still | None:
     """The first frame that shows a face; None when none does."""
     first = first_face(clip)
-    return None if first is None else Still(clip.name, clip.picture(first), detect(runtime, clip, first))
+    return None if first is None else Still(clip.name, held_frame(runtime, clip, first))
 
 
 class Puppet:
@@ -67,7 +89,7 @@ class Puppet:
         found = self._runtime.detect(rgb, priors)
         if self._retarget is not None:
             return self._retarget.apply(found)
-        return self._runtime.refine(found, self._still.rgb, self._still.keypoints, rgb, priors)
+        return self._runtime.refine(found, rgb, priors.landmarks, self._still.held)
 
     def draw(self, pose: Keypoints, mel: F32Array, *, speech: bool) -> U8Image:
         """(256, 256, 3)."""

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from avcall.errors import InputError, RecordingError
-from avcall.types import FRAME_RATE, SAMPLE_RATE_HZ, FaceCrop, U8Image
+from avcall.types import FRAME_RATE, SAMPLE_RATE_HZ, FaceCrop, HeldKeyframe, U8Image
 from models.metrics.judge import FrameJudge, Seen
 from models.metrics.measures import Scores, mean_of, mean_scores
 from models.metrics.reenactment import compare_driven
@@ -239,7 +239,8 @@ class Evaluation:
         """The photo, or the first face of the next clip of another person, or else of the next clip."""
         photo = self._config.source
         if photo is not None:
-            return Still("photo", photo.rgb, runtime.detect(photo.rgb, photo.priors))
+            found = runtime.detect(photo.rgb, photo.priors)
+            return Still("photo", HeldKeyframe(photo.rgb, found, photo.priors.landmarks))
         following = [*self._paths[number + 1 :], *self._paths[:number]]
         others = [path for path in following if _person(path) != _person(self._paths[number])]
         stills = (still_of(runtime, Clip(path)) for path in [*others, *following])

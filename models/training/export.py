@@ -21,8 +21,9 @@ from avcall.types import FRAME_SIZE_PX, F32Array
 from models.config import MEL_BANDS, MEL_STEPS, ModelConfig
 from models.keypoint_detector import INPUT_SIZE_PX
 from models.layers import warp
-from models.network import EncodedKeyframe, Network
+from models.network import EncodedKeyframe, KeypointTensors, Network
 from models.runtime import WEIGHTS_FORMAT
+from models.sight import Sight, look
 from models.training.quantise import Calibration, quantise
 
 OPSET = 18
@@ -73,27 +74,18 @@ class PreviewGraph(nn.Module):
 
 
 class RefineGraph(nn.Module):
-    """A keyframe (1, 256, 256, 3) uint8, its keypoints, what `detect` got and found -> better keypoints."""
+    """A keyframe (1, 256, 256, 3) uint8 with its keypoints, what `detect` found, a Sight -> keypoints."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
     def forward(
-        self,
-        keyframe: Tensor,
-        source: tuple[Tensor, Tensor],
-        driving: tuple[Tensor, Tensor],
-        rgb: Tensor,
-        priors: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        still, camera = (
-            torch.nn.functional.avg_pool2d(
-                picture.permute(0, 3, 1, 2).float() / 255, FRAME_SIZE_PX // INPUT_SIZE_PX
-            )
-            for picture in (keyframe, rgb)
-        )
-        return self.network.refine(still, source, driving, camera, priors.float() / 255)
+        self, keyframe: Tensor, source: KeypointTensors, driving: KeypointTensors, sight: Sight
+    ) -> KeypointTensors:
+        picture = keyframe.permute(0, 3, 1, 2).float() / 255
+        still = torch.nn.functional.avg_pool2d(picture, FRAME_SIZE_PX // INPUT_SIZE_PX)
+        return self.network.refine(still, source, driving, Sight(*sight))
 
 
 class EncodeKeyframeGraph(nn.Module):
@@ -184,11 +176,12 @@ def export_onnx(network: Network, folder: Path) -> list[Path]:
             ["rgb"],
         ),
     }
-    if network.refiner is not None:
+    if network.config.second_look:
+        sight = tuple(torch.from_numpy(part) for part in look(rgb[0].numpy(), None, rgb[0].numpy(), None))
         graphs["refine"] = (
             RefineGraph(network),
-            (rgb, (values, jacobians), (values.clone(), jacobians.clone()), rgb.clone(), priors),
-            ["keyframe", *keypoints, "rgb", "priors"],
+            (rgb, (values, jacobians), (values.clone(), jacobians.clone()), sight),
+            ["keyframe", *keypoints, *Sight._fields],
             ["values", "jacobians"],
         )
     folder.mkdir(parents=True, exist_ok=True)

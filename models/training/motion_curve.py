@@ -8,6 +8,7 @@ the clip, is drawn and compared with the camera's. Prints means over the clips.
 """
 
 import argparse
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from avcall.types import FRAME_MS, FRAME_RATE, Keypoints
 from models.metrics.stlpips import StLpips, Trunk
 from models.runtime import Device, ModelRuntime
 from models.training.data import Clip, load_clips
-from models.training.drawing import Still, detect, detect_beside
+from models.training.drawing import detect_beside, held_frame
 
 FP16_KBPS = UNIT_BYTES[MotionMode.FP16] * 8 * FRAME_RATE / 1000
 KEYFRAME = 0
@@ -68,10 +69,11 @@ def _halved(frame: Keypoints) -> Keypoints:
 
 def measure(clip: Clip, runtime: ModelRuntime, judge: StLpips, length: int, shown: int) -> list[Point]:
     """The points of one clip: half floats first, then every step, finest first."""
-    source = _halved(detect(runtime, clip, 0))
-    still = Still(clip.name, clip.picture(0), source)
-    frames = [detect_beside(runtime, clip, index, still) for index in range(1, len(clip))]
-    runtime.set_keyframe(KEYFRAME, still.rgb, source)
+    held = held_frame(runtime, clip, 0)
+    source = _halved(held.keypoints)
+    held = dataclasses.replace(held, keypoints=source)
+    frames = [detect_beside(runtime, clip, index, held) for index in range(1, len(clip))]
+    runtime.set_keyframe(KEYFRAME, held.rgb, source)
     groups = packets(frames, length)
     chosen = sorted({round(n) for n in np.linspace(0, len(groups) - 1, shown)})
     wanted = {n: judge.features(clip.picture((n + 1) * length)) for n in chosen}

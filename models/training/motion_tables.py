@@ -25,7 +25,7 @@ from avcall.bitstream.motion_coded import (
 from avcall.types import F32Array
 from models.runtime import MOTION_TABLES_NAME, ModelRuntime, load_manifest
 from models.training.data import Clip
-from models.training.drawing import Still, detect, detect_beside
+from models.training.drawing import detect_beside, held_frame
 
 FINEST_STEP = 0.003  # in half widths of the picture: 0.4 pixels
 STEP_RATIO = 1.35  # between neighbouring steps; the coarsest is 8 times the finest
@@ -42,8 +42,8 @@ def clip_keypoints(clip: Clip, runtime: ModelRuntime) -> F32Array:
 
     (frames, 60), weighted.
     """
-    still = Still(clip.name, clip.picture(0), detect(runtime, clip, 0))
-    found = [detect_beside(runtime, clip, index, still) for index in range(len(clip))]
+    first = held_frame(runtime, clip, 0)
+    found = [detect_beside(runtime, clip, index, first) for index in range(len(clip))]
     rows = [np.concatenate([k.values.ravel(), k.jacobians.ravel() * JACOBIAN_WEIGHT]) for k in found]
     return np.array(rows, np.float32)
 

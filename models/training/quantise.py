@@ -21,13 +21,14 @@ from avcall.types import U8Image
 from models.keypoint_detector import INPUT_SIZE_PX
 from models.layers import resize
 from models.network import KeypointTensors, Network
+from models.sight import Sight
 from models.training.data import Clip
-from models.training.drawing import priors_of
+from models.training.drawing import priors_of, sight_of
 
 Feeds = dict[str, NDArray[Any]]  # inputs of a graph by name
 Calibration = Mapping[str, Sequence[Feeds]]  # by graph: "synthesize" and "refine"
 # Convolutions by what their names contain.
-EXACT = ("/masks/", "/occlusion/", "/head/", "/attention/", "/corrections/")
+EXACT = ("/masks/", "/occlusion/", "/head/")
 FRAMES_PER_CLIP = 2
 SHORTEST_FRAMES = 10
 
@@ -40,7 +41,7 @@ def calibrate(network: Network, clips: Iterable[Clip]) -> Calibration:
         if len(clip) < SHORTEST_FRAMES:
             continue
         keyframe = network.encode_keyframe(_tensor(clip.picture(0)))
-        source = network.detect(resize(keyframe.picture, INPUT_SIZE_PX), _priors(clip, 0))
+        source = network.detect(keyframe.small, _priors(clip, 0))
         features = keyframe.identity if network.identity.keep_first else keyframe.identity[1:]
         first = len(keyframe.identity) - len(features)
         cached = {"picture": keyframe.picture, "small": keyframe.small} | {
@@ -48,17 +49,18 @@ def calibrate(network: Network, clips: Iterable[Clip]) -> Calibration:
         }
         fixed = {name: value.numpy() for name, value in cached.items()} | _named("source", source)
         for index in np.linspace(1, len(clip) - 1, FRAMES_PER_CLIP + 1).astype(int)[1:].tolist():
-            camera, priors = resize(_tensor(clip.picture(index)), INPUT_SIZE_PX), _priors(clip, index)
-            driving = network.detect(camera, priors)
-            refined = network.refine(keyframe.small, source, driving, camera, priors)
+            camera = resize(_tensor(clip.picture(index)), INPUT_SIZE_PX)
+            driving = network.detect(camera, _priors(clip, index))
+            sight = sight_of(clip, index, 0)
+            seen = Sight(*(torch.from_numpy(part) for part in sight))
+            refined = network.refine(keyframe.small, source, driving, seen)
             speech = {
                 "mel": clip.mel(index)[None].astype(np.float32),
                 "gate": np.full((1, 1), float(len(clip.pcm) > 0), np.float32),
             }
             found["synthesize"].append(fixed | _named("driving", refined) | speech)
-            seen = {"keyframe": clip.picture(0)[None], "rgb": clip.picture(index)[None]}
-            seen["priors"] = (priors.numpy() * 255 + 0.5).astype(np.uint8)
-            found["refine"].append(seen | _named("source", source) | _named("driving", driving))
+            beside = {"keyframe": clip.picture(0)[None]} | sight._asdict()
+            found["refine"].append(beside | _named("source", source) | _named("driving", driving))
     return found
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from models.generator import Picture
 from models.layers import resize, warp
 from models.network import EncodedKeyframe, KeypointTensors, Network
-from models.priors import LEFT_EYE, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS, RIGHT_EYE
+from models.sight import LIPS_AND_EYES_TRUST, Sight, landmark_emphasis
 from models.training.data import ANCHORED_KEYPOINTS, SEEDED_KEYPOINTS, Batch
 from models.training.losses import (
     LossConfig,
@@ -21,14 +21,7 @@ from models.training.losses import (
 )
 
 PERCEPTUAL_CROP_PX = 128
-REFINED_SHARE = 0.8  # of the pairs
-
-
-def landmark_emphasis(lips_and_eyes: float) -> Tensor:
-    """(478,) weight of each landmark in the guided flow."""
-    emphasis = torch.ones(NUM_LANDMARKS)
-    emphasis[[*LIPS_OUTER, *LIPS_INNER, *LEFT_EYE, *RIGHT_EYE]] = lips_and_eyes
-    return emphasis
+REFINED_SHARE = 0.7  # of the pairs
 
 
 class TrainingStep(nn.Module):
@@ -39,7 +32,12 @@ class TrainingStep(nn.Module):
         self.network = network
         self.config = config
         self.perceptual = PerceptualLoss()
-        self.register_buffer("emphasis", landmark_emphasis(config.lips_and_eyes), persistent=False)
+        self.register_buffer(
+            "emphasis", torch.from_numpy(landmark_emphasis(config.lips_and_eyes)), persistent=False
+        )
+        self.register_buffer(
+            "trust", torch.from_numpy(landmark_emphasis(LIPS_AND_EYES_TRUST)), persistent=False
+        )
         self.generator = torch.Generator().manual_seed(seed)
 
     def _keypoints(self, inputs: Tensor) -> tuple[KeypointTensors, KeypointTensors, Tensor, Tensor]:
@@ -72,13 +70,22 @@ class TrainingStep(nn.Module):
         return torch.stack([inputs[:, 0], driving], 1)
 
     def _refined(
-        self, still: Tensor, source: KeypointTensors, driving: KeypointTensors, camera: Tensor
+        self, batch: Batch, still: Tensor, source: KeypointTensors, driving: KeypointTensors
     ) -> KeypointTensors:
-        """Driving keypoints after the refiner, for some pairs before it: the first look must serve alone."""
-        refined = self.network.refine(still, source, driving, camera[:, :3], camera[:, 3:])
-        first = torch.rand(len(camera), generator=self.generator).to(camera.device) >= REFINED_SHARE
+        """Driving keypoints of a second look, or in some pairs of the first, which learns from these."""
+        refined = self.network.refine(still, source, driving, self._sight(batch))
+        first = torch.rand(len(still), generator=self.generator).to(still.device) >= REFINED_SHARE
         values = torch.where(first[:, None, None], driving[0], refined[0])
         return values, torch.where(first[:, None, None, None], driving[1], refined[1])
+
+    def _sight(self, batch: Batch) -> Sight:
+        """What the sender sees of a pair: no landmarks without both meshes, and nothing of what is hidden."""
+        visible = nn.functional.grid_sample(
+            batch.seen, batch.landmarks[:, 1, :, None], align_corners=False, padding_mode="border"
+        )[:, 0, :, 0]
+        meshes = batch.priors[:, :, 0].flatten(2).any(2).all(1)
+        trust = self.trust * visible * (meshes * batch.has_face)[:, None]
+        return Sight(batch.optical, batch.optical_sure * batch.seen[:, 0], batch.landmarks, trust)
 
     def _crop_perceptual(self, output: Tensor, target: Tensor) -> Tensor:
         size = min(PERCEPTUAL_CROP_PX, output.shape[-1])
@@ -106,7 +113,7 @@ class TrainingStep(nn.Module):
         inputs = self._hide(torch.cat([small, batch.priors], 2), batch.seen)
         kp_source, kp_driving, value, jacobian = self._keypoints(inputs)
         keyframe = EncodedKeyframe(source, small[:, 0], self.network.identity(source))
-        refined = self._refined(keyframe.small, kp_source, kp_driving, inputs[:, 1])
+        refined = self._refined(batch, keyframe.small, kp_source, kp_driving)
         motion = self.network.move(keyframe, kp_source, refined)
         picture = self.network.draw(keyframe, motion, batch.mel, batch.gate)
         keypoints = torch.stack([kp_source[0], kp_driving[0]], 1)

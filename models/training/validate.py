@@ -13,7 +13,9 @@ from avcall.types import F32Array
 from models.layers import resize
 from models.network import Network
 from models.priors import PRIOR_SIZE_PX, draw_mesh
+from models.sight import Sight
 from models.training.data import Clip, load_clips
+from models.training.drawing import sight_of
 
 MAX_CLIPS = 32  # spread over the folder
 FRAMES_A_CLIP = 2  # one in the middle, and the last with a face
@@ -24,13 +26,15 @@ MAX_PSNR_DB = 100.0
 class Example:
     """The keyframe of a clip and one frame that it is to become.
 
-    `pictures` (2, 3, 256, 256) uint8, `priors` (2, 2, 64, 64) uint8, `mel` (80, 16), `gate` (1,).
+    `pictures` (2, 3, 256, 256) uint8, `priors` (2, 2, 64, 64) uint8, `mel` (80, 16), `gate` (1,), and what a
+    sender sees of the frame beside the keyframe.
     """
 
     pictures: Tensor
     priors: Tensor
     mel: Tensor
     gate: Tensor
+    sight: Sight
 
 
 def _priors(clip: Clip, index: int) -> F32Array:
@@ -51,6 +55,7 @@ def examples_of(clip: Clip) -> list[Example]:
             torch.from_numpy(np.stack([_priors(clip, i) for i in (seen[0], index)])),
             torch.from_numpy(clip.mel(index)),
             torch.tensor([float(len(clip.pcm) > 0)]),
+            Sight(*(torch.from_numpy(part) for part in sight_of(clip, index, seen[0]))),
         )
         for index in driving
     ]
@@ -83,7 +88,8 @@ def _psnr(network: Network, example: Example, device: torch.device) -> float:
     small = resize(pictures, PRIOR_SIZE_PX)
     (source, driving) = (network.detect(small[i : i + 1], priors[i : i + 1]) for i in (0, 1))
     keyframe = network.encode_keyframe(pictures[:1])
-    driving = network.refine(keyframe.small, source, driving, small[1:], priors[1:])
+    sight = Sight(*(part.to(device) for part in example.sight))
+    driving = network.refine(keyframe.small, source, driving, sight)
     drawn = network(keyframe, source, driving, example.mel[None].to(device), example.gate[None].to(device))
     error = float((drawn.image.clamp(0, 1) - pictures[1:]).square().mean())
     return min(-10 * float(np.log10(max(error, 1e-12))), MAX_PSNR_DB)

@@ -16,13 +16,16 @@ from avcall.stats import Bill
 from avcall.summary import sender_bill
 from avcall.transport.base import Channel, WireCounters
 from avcall.transport.webrtc import IceConfig, WebRtcTransport
+from avcall.types import HeldKeyframe
 from sender.core import SenderCore
 from sender.encode import EncodedKeyframe
 from sender.pipeline import SenderSnapshot
 from sender.track import FaceState
 from tests.units import audio_unit, make_keypoints, make_still, motion_unit
 
-KEYFRAME = EncodedKeyframe(5, (b"\x12\x05\x00\x01" + bytes(900),), make_keypoints(), 900, make_still())
+KEYFRAME = EncodedKeyframe(
+    5, (b"\x12\x05\x00\x01" + bytes(900),), 900, HeldKeyframe(make_still(), make_keypoints(), None)
+)
 ICE = IceConfig(addresses=("127.0.0.1",))
 ALL_PROTOCOLS = 0x0003  # ETH_P_ALL
 OUTGOING = 4  # PACKET_OUTGOING: on the loopback each packet is seen twice

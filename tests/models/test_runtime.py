@@ -14,6 +14,7 @@ import pytest
 
 from avcall.bitstream.live import MAX_LIVE_KEYFRAMES
 from avcall.errors import InputError, WeightsError
+from avcall.types import HeldKeyframe
 from models.runtime import (
     DEFAULT_WEIGHTS,
     OPTIONAL,
@@ -235,7 +236,8 @@ def test_a_folder_may_lack_preview_and_refiner(copy: Path) -> None:
         runtime.warm_up()
         found = make_keypoints(3)
         crop = make_crop()
-        assert runtime.refine(found, crop.rgb, make_keypoints(1), crop.rgb, crop.priors) is found
+        held = HeldKeyframe(crop.rgb, make_keypoints(1), None)
+        assert runtime.refine(found, crop.rgb, None, held) is found
 
 
 def test_a_preview_that_is_named_and_missing_is_one_line(copy: Path) -> None:

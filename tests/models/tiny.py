@@ -39,7 +39,6 @@ TINY_LIVE = dataclasses.replace(
         condition_channels=4,
         modulated_scales=(2, 3),
     ),
-    refiner=HourglassConfig(width=4, levels=2, max_width=8, head_kernel=3),
 )
 
 
@@ -63,8 +62,6 @@ def random_network(config: ModelConfig, seed: int = 0) -> Network:
     network = Network(config)
     with torch.no_grad():
         network.detector.jacobians.weight.normal_(0, 0.01)
-        if network.refiner is not None:
-            network.refiner.corrections.weight.normal_(0, 0.05)
         for name, buffer in network.named_buffers():
             if name.endswith("running_mean"):
                 buffer.normal_(0, 0.1)

@@ -16,6 +16,7 @@ from avcall.bitstream.control import (
 from avcall.bitstream.packet import MessageType, message_type
 from avcall.errors import VersionError
 from avcall.transport.base import Channel
+from avcall.types import HeldKeyframe
 from sender.core import SenderCore
 from sender.encode import EncodedKeyframe
 from tests.fakes import grey_picture, still_keypoints
@@ -26,7 +27,7 @@ REPORT = Report(10, 1, 2, 3.0, 80.0, 9, 4000, 0.0, 9, 0.0)
 
 def keyframe(index: int = 0, slices: int = 2) -> EncodedKeyframe:
     messages = tuple(bytes([0x12, index, number, slices]) + b"x" * 50 for number in range(slices))
-    return EncodedKeyframe(index, messages, still_keypoints(), 100, grey_picture(100))
+    return EncodedKeyframe(index, messages, 100, HeldKeyframe(grey_picture(100), still_keypoints(), None))
 
 
 def sent_control(core: SenderCore, now_ms: float) -> list[ControlMessage]:

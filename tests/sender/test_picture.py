@@ -172,8 +172,10 @@ def test_keypoints_get_a_second_look_beside_the_reference_in_use() -> None:
     runtime: FakeRuntime = path._detector._runtime  # type: ignore[assignment]
     first = path.process(frame(0)).keyframe
     assert first is not None and not runtime.beside
-    path.process(frame(1), [first, replace(first, rgb=grey_picture(9))])
-    assert len(runtime.beside) == 1 and runtime.beside[0] is first.rgb
+    other = replace(first, held=replace(first.held, rgb=grey_picture(9)))
+    path.process(frame(1), [first, other])
+    assert len(runtime.beside) == 1 and runtime.beside[0] is first.held
+    assert first.held.landmarks is not None
 
 
 def test_a_photo_is_compared_with_nothing() -> None:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from avcall.types import HeldKeyframe
 from sender.encode import EncodedKeyframe
 from sender.preview import Previewer, thumbnail
 from sender.references import Estimate
@@ -9,7 +10,7 @@ from tests.units import make_still
 
 
 def keyframe(index: int, grey: int) -> EncodedKeyframe:
-    return EncodedKeyframe(index, (), still_keypoints(0.1), 100, grey_picture(grey))
+    return EncodedKeyframe(index, (), 100, HeldKeyframe(grey_picture(grey), still_keypoints(0.1), None))
 
 
 def previewer() -> Previewer:

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from avcall.bitstream.packet import KEYFRAME_INDICES
-from avcall.types import Keypoints
+from avcall.types import HeldKeyframe, Keypoints
 from sender.encode import EncodedKeyframe
 from sender.references import (
     BAD_FOR_MS,
@@ -28,7 +28,9 @@ def pose(x: float) -> Keypoints:
 
 
 def keyframe(index: int, x: float = 0.0, *, preliminary: bool = False) -> EncodedKeyframe:
-    return EncodedKeyframe(index, (bytes(KEYFRAME_BYTES),), pose(x), 100, grey_picture(0), preliminary)
+    return EncodedKeyframe(
+        index, (bytes(KEYFRAME_BYTES),), 100, HeldKeyframe(grey_picture(0), pose(x), None), preliminary
+    )
 
 
 def references(*held: EncodedKeyframe, budget_bits: float = 0.0) -> ReferenceSet:

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avcall.types import F32Array, Keypoints, Priors, U8Image
+from avcall.types import F32Array, HeldKeyframe, Keypoints, Priors, U8Image
 from models.retarget import Retarget
 from models.training.data import Clip
-from models.training.drawing import Puppet, Still, detect_beside, first_face, priors_of, still_of
+from models.training.drawing import Puppet, Still, detect_beside, first_face, held_frame, priors_of, still_of
 from tests.models.tiny import write_prepared
 from tests.units import make_keypoints
 
@@ -26,9 +26,9 @@ class FakeRuntime:
         return make_keypoints(len(self.detected))
 
     def refine(
-        self, driving: Keypoints, keyframe: U8Image, source: Keypoints, rgb: U8Image, priors: Priors
+        self, driving: Keypoints, rgb: U8Image, landmarks: F32Array | None, keyframe: HeldKeyframe
     ) -> Keypoints:
-        assert keyframe is self.keyframe
+        assert keyframe.rgb is self.keyframe and landmarks is not None
         return Keypoints(driving.values + 0.01, driving.jacobians)
 
     def set_keyframe(self, index: int, rgb: U8Image, keypoints: Keypoints) -> None:
@@ -67,7 +67,7 @@ def test_a_frame_without_a_face_has_no_mesh(clip: Clip) -> None:
 
 def test_ones_own_still_takes_the_pose_as_it_is_and_anothers_the_motion(clip: Clip) -> None:
     runtime = FakeRuntime()
-    still = Still("b", clip.picture(3), make_keypoints(9))
+    still = Still("b", HeldKeyframe(clip.picture(3), make_keypoints(9), None))
     frames = [(clip.picture(i), priors_of(clip, i)) for i in (1, 2)]
     own = Puppet(runtime, still, other_person=False)  # type: ignore[arg-type]
     assert runtime.keyframe is still.rgb
@@ -86,7 +86,8 @@ def test_ones_own_still_takes_the_pose_as_it_is_and_anothers_the_motion(clip: Cl
 
 def test_a_frame_is_looked_at_beside_the_still_of_the_same_person(clip: Clip) -> None:
     runtime = FakeRuntime()
-    still = Still("a", clip.picture(1), make_keypoints(9))
-    runtime.keyframe = still.rgb
-    beside = detect_beside(runtime, clip, 2, still)  # type: ignore[arg-type]
+    held = held_frame(runtime, clip, 1)  # type: ignore[arg-type]
+    runtime.keyframe = held.rgb
+    runtime.detected.clear()
+    beside = detect_beside(runtime, clip, 2, held)  # type: ignore[arg-type]
     assert np.allclose(beside.values, make_keypoints(1).values + 0.01)

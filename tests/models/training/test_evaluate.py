@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from avcall.errors import InputError, RecordingError, WeightsError
-from avcall.types import F32Array, FaceCrop, Keypoints, Priors, U8Image
+from avcall.types import F32Array, FaceCrop, HeldKeyframe, Keypoints, Priors, U8Image
 from models.metrics.judge import Face, Seen, compare_faces, compare_pixels
 from models.metrics.sets import Features
 from models.training import evaluate as module
@@ -20,7 +20,7 @@ from tests.models.tiny import TINY_LIVE, landmarks, random_network, write_prepar
 from tests.units import make_keypoints
 
 MARK = 7  # grey level of what the fake runtime draws in silence; with speech it draws twice that
-STILL = Still("other", np.full((256, 256, 3), 90, np.uint8), make_keypoints(1))
+STILL = Still("other", HeldKeyframe(np.full((256, 256, 3), 90, np.uint8), make_keypoints(1), None))
 
 
 class FakeRuntime:
@@ -33,7 +33,7 @@ class FakeRuntime:
         return make_keypoints(2)
 
     def refine(
-        self, driving: Keypoints, keyframe: U8Image, source: Keypoints, rgb: U8Image, priors: Priors
+        self, driving: Keypoints, rgb: U8Image, landmarks: F32Array | None, keyframe: HeldKeyframe
     ) -> Keypoints:
         return driving
 
@@ -89,7 +89,7 @@ def clip(tmp_path: Path) -> Clip:
 
 @pytest.fixture
 def own(clip: Clip) -> Still:
-    return Still(clip.name, clip.picture(0), make_keypoints(1))
+    return Still(clip.name, HeldKeyframe(clip.picture(0), make_keypoints(1), None))
 
 
 def test_ones_own_first_frame_is_not_judged_another_persons_clip_is_from_the_first_on(
@@ -135,7 +135,7 @@ def test_another_person_is_compared_with_the_keyframe(clip: Clip) -> None:
     assert spoken.aed == pytest.approx((90 - 2 * MARK) * 128**0.5)
     assert judged.report.rows["keyframe unmoved"].aed == 0
     assert (spoken.lmd, spoken.face_lost, spoken.psnr) == (0, 0, None)
-    black = Still("black", np.zeros((256, 256, 3), np.uint8), make_keypoints(1))
+    black = Still("black", HeldKeyframe(np.zeros((256, 256, 3), np.uint8), make_keypoints(1), None))
     faceless = judge().judge(FakeRuntime(), clip, black, other=True)  # type: ignore[arg-type]
     assert faceless is not None and faceless.report.rows["with speech"].aed is None
 

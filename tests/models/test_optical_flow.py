@@ -6,7 +6,7 @@ import torch
 
 from avcall.types import U8Image
 from models.layers import pixel_grid
-from models.training.optical_flow import FLOW_SIZE_PX, optical_flow
+from models.optical_flow import FLOW_SIZE_PX, optical_flow
 
 
 def texture() -> U8Image:

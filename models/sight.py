@@ -1,0 +1,48 @@
+"""What a sender sees of a frame beside its keyframe: where each place of the frame lies in the keyframe."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from avcall.types import FRAME_SIZE_PX, F32Array, U8Image
+from models.optical_flow import optical_flow
+from models.priors import LEFT_EYE, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS, RIGHT_EYE
+
+LIPS_AND_EYES_TRUST = 8.0  # that of another landmark is 1
+
+
+class Sight(NamedTuple):
+    """Correspondences of N frames with their keyframes, as arrays or tensors of one kind.
+
+    `optical` (N, 64, 64, 2) says where each place of the frame lies in the keyframe, `sure` (N, 64, 64) how
+    far that is trusted; `landmarks` (N, 2, 478, 2) are the keyframe's and the frame's, and `trust` (N, 478)
+    weighs them, 0 for what is not seen. Positions are in [-1, 1].
+    """
+
+    optical: Any
+    sure: Any
+    landmarks: Any
+    trust: Any
+
+
+def landmark_emphasis(lips_and_eyes: float) -> F32Array:
+    """(478,) weights of the landmarks: 1, and `lips_and_eyes` for those."""
+    emphasis = np.ones(NUM_LANDMARKS, np.float32)
+    emphasis[[*LIPS_OUTER, *LIPS_INNER, *LEFT_EYE, *RIGHT_EYE]] = lips_and_eyes
+    return emphasis
+
+
+TRUST = landmark_emphasis(LIPS_AND_EYES_TRUST)
+
+
+def look(
+    frame: U8Image, landmarks: F32Array | None, keyframe: U8Image, keyframe_landmarks: F32Array | None
+) -> Sight:
+    """One frame and its keyframe, both (256, 256, 3), with landmarks (478, 2) in pixels or without."""
+    optical, sure = optical_flow(frame, keyframe)
+    pair = np.zeros((1, 2, NUM_LANDMARKS, 2), np.float32)
+    trust = np.zeros((1, NUM_LANDMARKS), np.float32)
+    if landmarks is not None and keyframe_landmarks is not None:
+        pair[0] = np.stack([keyframe_landmarks, landmarks]) * (2 / FRAME_SIZE_PX) - 1
+        trust[0] = TRUST
+    return Sight(optical[None], sure[None], pair, trust)

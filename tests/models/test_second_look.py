@@ -1,0 +1,100 @@
+"""The second look: a known motion is found again, exactly, and what cannot be known stays as it was."""
+
+import pytest
+import torch
+
+from models.layers import pixel_grid
+from models.second_look import _solve, second_look
+from models.sight import Sight
+from tests.models.tiny import keypoints
+
+K = 10
+LANDMARKS = 478
+
+
+def smooth_masks(count: int = 1) -> torch.Tensor:
+    """(count, K + 1, 64, 64): soft regions that differ, as those of a trained network."""
+    coarse = torch.rand(count, K + 1, 6, 6, generator=torch.Generator().manual_seed(4)) * 8
+    fine = torch.nn.functional.interpolate(coarse, (64, 64), mode="bilinear", align_corners=False)
+    return torch.softmax(fine, 1)
+
+
+def flow_of(
+    masks: torch.Tensor, source: tuple[torch.Tensor, torch.Tensor], driving: tuple[torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
+    """The definition, keypoint by keypoint, without the bound on how far a flow may lead."""
+    grid = pixel_grid(64, 64, masks)
+    flow = masks[:, 0, ..., None] * grid
+    for k in range(K):
+        matrix = source[1][:, k] @ torch.linalg.inv(driving[1][:, k])
+        offset = grid - driving[0][:, k, None, None]
+        flow = flow + masks[:, k + 1, ..., None] * (
+            source[0][:, k, None, None] + torch.einsum("nij,nhwj->nhwi", matrix, offset)
+        )
+    return flow
+
+
+def sight_of(flow: torch.Tensor, sure: float = 1.0) -> Sight:
+    """A sender who sees this flow everywhere, and no landmarks."""
+    n = flow.shape[0]
+    empty = torch.zeros(n, 2, LANDMARKS, 2)
+    return Sight(flow, torch.full((n, 64, 64), sure), empty, torch.zeros(n, LANDMARKS))
+
+
+def test_keypoints_that_draw_what_is_seen_stay() -> None:
+    masks, source, driving = smooth_masks(), keypoints(1, 1), keypoints(1, 2)
+    values, jacobians = second_look(masks, source, driving, sight_of(flow_of(masks, source, driving)))
+    torch.testing.assert_close(values, driving[0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(jacobians, driving[1], atol=1e-3, rtol=0)
+
+
+def test_a_shift_of_everything_moves_every_keypoint_by_it() -> None:
+    masks, source = smooth_masks(), keypoints(1, 1)
+    shift = torch.tensor([0.1, -0.05])
+    moved = pixel_grid(64, 64, masks)[None] + shift  # the driving frame shows at z what was at z + shift
+    values, _ = second_look(masks, source, source, sight_of(moved))
+    wrong = (flow_of(masks, source, source) - moved).abs().mean()
+    left = (flow_of(masks, source, (values, source[1])) - moved).abs().mean()
+    assert left < 0.4 * wrong
+    assert ((source[0] - values)[..., 0] > 0).all() and ((source[0] - values)[..., 1] < 0).all()
+
+
+def test_a_flow_of_other_keypoints_is_fitted_closely() -> None:
+    masks, source, first, true = smooth_masks(2), keypoints(2, 1), keypoints(2, 2), keypoints(2, 2)
+    true = (true[0] + 0.08, true[1] * 1.1)
+    seen = flow_of(masks, source, true)
+    found = second_look(masks, source, first, sight_of(seen))
+    before = (flow_of(masks, source, first) - seen).abs().mean()
+    # Not exactly: the prior holds the fit to the first look a little.
+    assert (flow_of(masks, source, found) - seen).abs().mean() < 0.15 * before
+
+
+def test_landmarks_alone_pull_the_motion_where_they_are() -> None:
+    masks, source = smooth_masks(), keypoints(1, 1)
+    at = torch.rand(1, LANDMARKS, 2, generator=torch.Generator().manual_seed(1)) * 0.8 - 0.4
+    pair = torch.stack([at + 0.1, at], 1)  # the keyframe's, then the frame's
+    blind = sight_of(pixel_grid(64, 64, masks)[None], sure=0.0)._replace(landmarks=pair)
+    found = second_look(masks, source, source, blind._replace(trust=torch.ones(1, LANDMARKS)))
+    sampled = torch.nn.functional.grid_sample(
+        flow_of(masks, source, found).permute(0, 3, 1, 2), at[:, :, None], align_corners=False
+    )[..., 0].transpose(1, 2)
+    assert (sampled - pair[:, 0]).abs().mean() < 0.02
+    untouched = second_look(masks, source, source, blind)
+    torch.testing.assert_close(untouched[0], source[0], atol=1e-5, rtol=0)
+
+
+def test_nonsense_gives_keypoints_that_are_finite_and_near_the_picture() -> None:
+    masks = smooth_masks()
+    wild = torch.rand(1, 64, 64, 2, generator=torch.Generator().manual_seed(2)) * 1e4
+    values, jacobians = second_look(masks, keypoints(1, 1), keypoints(1, 2), sight_of(wild))
+    assert values.abs().max() <= 1.5 and jacobians.isfinite().all()
+    assert torch.linalg.det(jacobians).abs().min() > 5e-3
+
+
+@pytest.mark.parametrize("size", [1, 7, 30])
+def test_the_elimination_solves_as_lapack_does(size: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    root = torch.rand(3, size, size, generator=generator)
+    matrix = root @ root.transpose(1, 2) + 0.1 * torch.eye(size)
+    right = torch.rand(3, size, 2, generator=generator)
+    torch.testing.assert_close(_solve(matrix, right), torch.linalg.solve(matrix, right), atol=1e-3, rtol=1e-3)
