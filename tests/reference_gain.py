@@ -78,8 +78,8 @@ class Trial:
             outcome.changes += current is not None and chosen != current
             current = chosen
             if policy == "preview" and frame % PREVIEW_EVERY == 0:
-                pose = self._detector.beside(sent[chosen].held, face)
-                references.measured(previewer.estimate(face.rgb, pose, references.candidates))
+                refined = self._detector.beside(sent[chosen].held, face)
+                references.measured(previewer.estimate(face.rgb, refined, references.candidates))
             ordered = references.order(pts_ms)
             if ordered is not None:
                 send(face, ordered, pts_ms)
