@@ -3,7 +3,7 @@
     python -m models.training.variety REPORT DATA [--marks TABLE]
 
 REPORT is the report.json of `avcall evaluate`, DATA the folder that it judged, TABLE a file of what was seen
-by eye, a line a clip: its name, then words (glasses, long hair, ...), separated by tabs. Skin is measured: the
+by eye, a line a clip: its name, then words (glasses, long hair), separated by tabs. Skin is measured: the
 individual typology angle (Chardon et al. 1991) of the cheeks in the keyframe. Light and camera change it as
 much as the person does: it says how the face looks in the picture, and nothing about anyone's origin.
 """
