@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.layers import guard_jacobian, invert_2x2, pixel_grid
-from models.sight import Sight
+from models.sight import PINNED_KEYPOINTS, Sight
 
 # Of the sum of squares, in which all places of the picture weigh 1 together.
 LANDMARKS_WEIGHT = 0.5  # all landmarks: at 1 the picture loses 0.1 dB, at 0.1 lips and eyelids lose 0.5 px
 MATRIX_PRIOR = 3e-3  # holds a motion's matrix to the first look's; 1e-2 and 1e-3 do as well
 SHIFT_PRIOR = 1e-2  # and its shift
+PIN_WEIGHT = 1.0  # of a landmark that one keypoint's motion is held to
 MAX_POSITION = 1.5  # half widths: a keypoint may be pushed out of the picture, and no further
 
 
@@ -47,6 +48,9 @@ def second_look(
     matrix = source[1] @ invert_2x2(driving[1])
     first = torch.cat([matrix.transpose(2, 3), source[0][:, :, None]], 2).reshape(n, -1, 2)  # (N, 3 K, 2)
     missing = wanted - blend[:, 0, :, None] * places - design @ first
+    pins, missing_pins = _pins(first, driving[0], sight)
+    design, missing = torch.cat([design, pins], 1), torch.cat([missing, missing_pins], 1)
+    weights = torch.cat([weights, PIN_WEIGHT * sight.pinned], 1)
     weighted = design * weights[..., None]
     prior = torch.tensor([MATRIX_PRIOR, MATRIX_PRIOR, SHIFT_PRIOR]).to(design).repeat(k1 - 1)
     normal = weighted.transpose(1, 2) @ design + prior * torch.eye(len(prior)).to(design)
@@ -55,6 +59,16 @@ def second_look(
     shift = (inverse @ (fitted[:, :, 2] - source[0])[..., None])[..., 0]
     values = (driving[0] - shift).clamp(-MAX_POSITION, MAX_POSITION)
     return values, guard_jacobian(inverse @ source[1])
+
+
+def _pins(first: Tensor, driving: Tensor, sight: Sight) -> tuple[Tensor, Tensor]:
+    """Rows (N, 4, 3 K): where each pinned keypoint's own motion leads its landmark; what is missing."""
+    keypoints = list(PINNED_KEYPOINTS)
+    offset = sight.pins[:, 1] - driving[:, keypoints]
+    moved = torch.cat([offset, torch.ones_like(offset[..., :1])], 2)  # (N, 4, 3)
+    place = torch.eye(driving.shape[1])[keypoints].to(driving)  # (4, K)
+    rows = (place[None, :, :, None] * moved[:, :, None]).flatten(2)
+    return rows, sight.pins[:, 0] - rows @ first
 
 
 def _share(weights: Tensor) -> Tensor:

@@ -8,6 +8,10 @@ from avcall.types import FRAME_SIZE_PX, F32Array, U8Image
 from models.optical_flow import optical_flow
 from models.priors import LEFT_EYE, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS, RIGHT_EYE
 
+# Keypoints that stay with their landmarks: inner lips and upper eyelids. Who follows their whole region
+# misses a blink.
+PINNED_KEYPOINTS = (3, 4, 5, 6)
+PIN_LANDMARKS = (13, 14, 159, 386)
 LIPS_AND_EYES_TRUST = 8.0  # that of another landmark is 1
 
 
@@ -16,13 +20,16 @@ class Sight(NamedTuple):
 
     `optical` (N, 64, 64, 2) says where each place of the frame lies in the keyframe, `sure` (N, 64, 64) how
     far that is trusted; `landmarks` (N, 2, 478, 2) are the keyframe's and the frame's, and `trust` (N, 478)
-    weighs them, 0 for what is not seen. Positions are in [-1, 1].
+    weighs them, 0 for what is not seen. `pins` (N, 2, 4, 2), the keyframe's and the frame's, are those that
+    `PINNED_KEYPOINTS` are held to, as far as `pinned` (N, 4). Positions are in [-1, 1].
     """
 
     optical: Any
     sure: Any
     landmarks: Any
     trust: Any
+    pins: Any
+    pinned: Any
 
 
 def landmark_emphasis(lips_and_eyes: float) -> F32Array:
@@ -42,7 +49,8 @@ def look(
     optical, sure = optical_flow(frame, keyframe)
     pair = np.zeros((1, 2, NUM_LANDMARKS, 2), np.float32)
     trust = np.zeros((1, NUM_LANDMARKS), np.float32)
+    pinned = np.zeros((1, len(PIN_LANDMARKS)), np.float32)
     if landmarks is not None and keyframe_landmarks is not None:
         pair[0] = np.stack([keyframe_landmarks, landmarks]) * (2 / FRAME_SIZE_PX) - 1
-        trust[0] = TRUST
-    return Sight(optical[None], sure[None], pair, trust)
+        trust[0], pinned[0] = TRUST, 1.0
+    return Sight(optical[None], sure[None], pair, trust, pair[:, :, list(PIN_LANDMARKS)], pinned)

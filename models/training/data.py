@@ -15,20 +15,21 @@ from avcall.types import FRAME_RATE, FRAME_SIZE_PX, SAMPLE_RATE_HZ, F32Array, Pc
 from models.mel import mel_window
 from models.optical_flow import optical_flow
 from models.priors import LIPS_OUTER, PRIOR_SIZE_PX, draw_mesh
+from models.sight import PIN_LANDMARKS, PINNED_KEYPOINTS
 from models.training.expressions import telling_frames
 from models.training.prepare import LANDMARK_SCALE
 
 # Landmarks that keypoints are drawn to: nose, inner lips, upper eyelids; and which keypoints those are.
 NOSE_TIP, CHIN, FOREHEAD = 1, 152, 10
-ANCHORS = (NOSE_TIP, 13, 14, 159, 386)
+ANCHORS = (NOSE_TIP, *PIN_LANDMARKS)
 MIRRORED_ANCHORS = (NOSE_TIP, 13, 14, 386, 159)
-ANCHORED_KEYPOINTS = (0, 3, 4, 5, 6)
+ANCHORED_KEYPOINTS = (0, *PINNED_KEYPOINTS)
 # The others begin at these places, said in heights of the face from its middle (right, down), and then go
 # where they like: both shoulders, the breast, the top of the hair, and the background.
 SEEDS = ((-0.9, 1.3), (0.9, 1.3), (0.0, 1.2), (0.0, -0.8), (-1.1, -0.5))
 SEEDED_KEYPOINTS = [1, 2, 7, 8, 9]
 EYE_CENTRES = ((33, 133), (362, 263))  # corners of each eye
-DISC_WEIGHT = 4.0
+DISC_WEIGHT = 8.0
 HULL_WEIGHT = 2.0
 HIDDEN_RADIUS = 0.8  # of the mouth's width: lips, and the chin's upper half
 SEED_REACH = 0.85  # of the way to the picture's edge

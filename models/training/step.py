@@ -84,8 +84,14 @@ class TrainingStep(nn.Module):
             batch.seen, batch.landmarks[:, 1, :, None], align_corners=False, padding_mode="border"
         )[:, 0, :, 0]
         meshes = batch.priors[:, :, 0].flatten(2).any(2).all(1)
-        trust = self.trust * visible * (meshes * batch.has_face)[:, None]
-        return Sight(batch.optical, batch.optical_sure * batch.seen[:, 0], batch.landmarks, trust)
+        trust = self.trust * visible
+        pins = batch.anchors[:, :, 1:]  # without the nose, which leads the whole head
+        pinned = nn.functional.grid_sample(
+            batch.seen, pins[:, 1, :, None], align_corners=False, padding_mode="border"
+        )[:, 0, :, 0]
+        whole = (meshes * batch.has_face)[:, None]
+        sure = batch.optical_sure * batch.seen[:, 0]
+        return Sight(batch.optical, sure, batch.landmarks, trust * whole, pins, pinned * whole)
 
     def _crop_perceptual(self, output: Tensor, target: Tensor) -> Tensor:
         size = min(PERCEPTUAL_CROP_PX, output.shape[-1])

@@ -5,7 +5,7 @@ import torch
 
 from models.layers import pixel_grid
 from models.second_look import _solve, second_look
-from models.sight import Sight
+from models.sight import PINNED_KEYPOINTS, Sight
 from tests.models.tiny import keypoints
 
 K = 10
@@ -38,7 +38,10 @@ def sight_of(flow: torch.Tensor, sure: float = 1.0) -> Sight:
     """A sender who sees this flow everywhere, and no landmarks."""
     n = flow.shape[0]
     empty = torch.zeros(n, 2, LANDMARKS, 2)
-    return Sight(flow, torch.full((n, 64, 64), sure), empty, torch.zeros(n, LANDMARKS))
+    nothing, unpinned = torch.zeros(n, LANDMARKS), torch.zeros(n, len(PINNED_KEYPOINTS))
+    return Sight(
+        flow, torch.full((n, 64, 64), sure), empty, nothing, empty[:, :, : len(PINNED_KEYPOINTS)], unpinned
+    )
 
 
 def test_keypoints_that_draw_what_is_seen_stay() -> None:
@@ -81,6 +84,17 @@ def test_landmarks_alone_pull_the_motion_where_they_are() -> None:
     assert (sampled - pair[:, 0]).abs().mean() < 0.02
     untouched = second_look(masks, source, source, blind)
     torch.testing.assert_close(untouched[0], source[0], atol=1e-5, rtol=0)
+
+
+def test_a_pinned_keypoint_follows_its_landmark_and_not_its_region() -> None:
+    masks, source = smooth_masks(), keypoints(1, 1)
+    still = sight_of(pixel_grid(64, 64, masks)[None])  # nothing moves but the eyelids
+    at = source[0][:, list(PINNED_KEYPOINTS)]
+    down = torch.tensor([0.0, 0.06])
+    pinned = still._replace(pins=torch.stack([at, at + down], 1), pinned=torch.ones(1, 4))
+    values, _ = second_look(masks, source, source, pinned)
+    moved = (values - source[0])[0]
+    torch.testing.assert_close(moved[list(PINNED_KEYPOINTS)], down.expand(4, 2), atol=0.01, rtol=0)
 
 
 def test_nonsense_gives_keypoints_that_are_finite_and_near_the_picture() -> None:
