@@ -87,7 +87,7 @@ def train(
     seed: options.Seed = 0,
     adversarial_from: options.AdversarialFrom = None,
     perceptual_every: options.PerceptualEvery = 2,
-    hold_keypoints: options.HoldKeypoints = 1000,
+    hold_keypoints: options.HoldKeypoints = None,
     accelerator: options.Accelerator = "auto",
     devices: options.Devices = 1,
     precision: options.Precision = "32-true",

@@ -51,7 +51,8 @@ PerceptualEvery = Annotated[
     _option("Steps from one perceptual loss, the dearest, to the next.", OPTIMISER, minimum=1),
 ]
 HoldKeypoints = Annotated[
-    int, _option("Step to which the free keypoints are held beside the face.", OPTIMISER, minimum=0)
+    int | None,
+    _option("Step to which five keypoints are held beside the face; default: always.", OPTIMISER, minimum=0),
 ]
 
 Accelerator = Annotated[str, _option("auto, cpu or cuda.", MACHINE)]

@@ -24,8 +24,8 @@ NOSE_TIP, CHIN, FOREHEAD = 1, 152, 10
 ANCHORS = (NOSE_TIP, *PIN_LANDMARKS)
 MIRRORED_ANCHORS = (NOSE_TIP, 13, 14, 386, 159)
 ANCHORED_KEYPOINTS = (0, *PINNED_KEYPOINTS)
-# The others begin at these places, said in heights of the face from its middle (right, down), and then go
-# where they like: both shoulders, the breast, the top of the hair, and the background.
+# The others are held near these places, said in heights of the face from its middle (right, down): both
+# shoulders, the breast, the top of the hair, and the background. Let go, all of them come to the face.
 SEEDS = ((-0.9, 1.3), (0.9, 1.3), (0.0, 1.2), (0.0, -0.8), (-1.1, -0.5))
 SEEDED_KEYPOINTS = [1, 2, 7, 8, 9]
 EYE_CENTRES = ((33, 133), (362, 263))  # corners of each eye

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from models.metrics.stlpips import trunk_weights
 from models.network import KeypointTensors
 
+MOVED = 0.06  # in half widths of the picture: two of the flow's 64 pixels
 CHOICE_SHARPNESS = 15.0  # a difference of 0.1 in L1 makes the better picture 80 % wanted
 
 
@@ -24,13 +25,16 @@ class LossConfig:
     equivariance_jacobian: float = 2.0
     flow: float = 10.0
     optical: float = 10.0
+    still: float = 1.0
     anchor: float = 3.0
     tracked: float = 5.0
     mask: float = 0.1
     adversarial: float = 0.1
     feature_matching: float = 1.0
     lips_and_eyes: float = 8.0  # how much more their landmarks count in the guided flow
-    seeded_until: int = 1000  # step to which the free keypoints are held where they begin
+    seeded_until: int | None = (
+        None  # step to which the free keypoints are held where they begin; None: always
+    )
     perceptual_every: int = 2  # steps; at as many times its weight it costs that much less
 
 
@@ -57,6 +61,16 @@ def guided_flow(flow: Tensor, landmarks: Tensor, emphasis: Tensor, has_face: Ten
 def taught_flow(flow: Tensor, optical: Tensor, sure: Tensor) -> Tensor:
     """L1 between a backward flow and the one of `optical_flow`, both (N, H, W, 2), where that is `sure`."""
     return ((flow - optical).abs().mean(-1) * sure).sum() / sure.sum().clamp(min=1)
+
+
+def still_where_moved(still: Tensor, optical: Tensor, grid: Tensor, sure: Tensor) -> Tensor:
+    """How much of the background's mask `still` (N, H, W) lies where the optical flow moves, if it is `sure`.
+
+    `optical` (N, H, W, 2) are positions, `grid` (H, W, 2) those without motion. What moved by `MOVED` counts
+    in full. No keypoint can move what the background holds.
+    """
+    moved = ((optical - grid).norm(dim=-1) / MOVED).clamp(max=1)
+    return (still * moved * sure).sum() / sure.sum().clamp(min=1)
 
 
 def tracked_keypoints(source: Tensor, driving: Tensor, optical: Tensor, sure: Tensor) -> Tensor:

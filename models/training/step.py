@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.generator import Picture
-from models.layers import resize, warp
+from models.layers import pixel_grid, resize, warp
 from models.network import EncodedKeyframe, KeypointTensors, Network
 from models.sight import LIPS_AND_EYES_TRUST, Sight, landmark_emphasis
 from models.training.data import ANCHORED_KEYPOINTS, SEEDED_KEYPOINTS, Batch
@@ -15,6 +15,7 @@ from models.training.losses import (
     guided_flow,
     mask_choice,
     random_affine,
+    still_where_moved,
     taught_flow,
     tracked_keypoints,
     weighted_l1,
@@ -103,9 +104,10 @@ class TrainingStep(nn.Module):
         return loss
 
     def _anchor(self, batch: Batch, keypoints: Tensor, step: int) -> Tensor:
-        """How far keypoints (N, 2, K, 2) are from their landmarks and, at first, from where they begin."""
+        """How far keypoints (N, 2, K, 2) are from their landmarks and, if held, from where they begin."""
         wanted, which = [batch.anchors], list(ANCHORED_KEYPOINTS)
-        if step < self.config.seeded_until:
+        until = self.config.seeded_until
+        if until is None or step < until:
             wanted.append(batch.seeds[:, None].expand(-1, 2, -1, -1))
             which += SEEDED_KEYPOINTS
         face = batch.has_face.view(-1, 1, 1, 1)
@@ -129,6 +131,9 @@ class TrainingStep(nn.Module):
             "generated": weighted_l1(picture.generated, driving, batch.weights),
             "flow": guided_flow(motion.flow, batch.landmarks, self.emphasis, batch.has_face),
             "optical": taught_flow(motion.flow, batch.optical, batch.optical_sure),
+            "still": still_where_moved(
+                motion.masks[:, 0], batch.optical, pixel_grid(64, 64, motion.flow), batch.optical_sure
+            ),
             "anchor": self._anchor(batch, keypoints, step),
             "tracked": tracked_keypoints(
                 kp_source[0][:, SEEDED_KEYPOINTS],

@@ -8,6 +8,7 @@ import torch
 from models.layers import pixel_grid
 from models.training.losses import (
     CHOICE_SHARPNESS,
+    MOVED,
     PerceptualLoss,
     discriminator_hinge,
     equivariance,
@@ -16,6 +17,7 @@ from models.training.losses import (
     guided_flow,
     mask_choice,
     random_affine,
+    still_where_moved,
     taught_flow,
     tracked_keypoints,
     weighted_l1,
@@ -74,6 +76,17 @@ def test_a_taught_flow_counts_where_its_teacher_is_sure() -> None:
     sure[:, 32:] = 0
     assert taught_flow(flow, teacher, sure).item() == pytest.approx(0, abs=1e-6)
     assert taught_flow(flow, teacher, torch.zeros(1, 64, 64)).item() == 0
+
+
+def test_a_background_that_should_have_moved_costs_its_share() -> None:
+    grid, sure = pixel_grid(64, 64, torch.zeros(1)), torch.ones(1, 64, 64)
+    optical = grid.expand(1, -1, -1, -1).clone()
+    still = torch.full((1, 64, 64), 0.8)
+    assert still_where_moved(still, optical, grid, sure).item() == 0
+    optical[:, :, 32:, 0] += 10 * MOVED
+    assert still_where_moved(still, optical, grid, sure).item() == pytest.approx(0.4, abs=1e-5)
+    sure[:, :, 32:] = 0
+    assert still_where_moved(still, optical, grid, sure).item() == 0
 
 
 def test_keypoints_that_move_with_the_picture_cost_nothing() -> None:
