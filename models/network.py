@@ -11,7 +11,7 @@ from models.dense_motion import DenseMotion, Motion
 from models.generator import Generator, IdentityEncoder, Picture
 from models.keypoint_detector import INPUT_SIZE_PX, KeypointDetector
 from models.layers import resize
-from models.second_look import second_look
+from models.second_look import misfit, second_look
 from models.sight import Sight
 
 KeypointTensors = tuple[Tensor, Tensor]  # values (N, K, 2), jacobians (N, K, 2, 2)
@@ -62,6 +62,22 @@ class Network(nn.Module):
         if not self.config.second_look:
             return driving
         return second_look(self.dense_motion(still, source, driving).masks, source, driving, sight)
+
+    @torch.no_grad()
+    def look_again(
+        self, still: Tensor, source: KeypointTensors, driving: KeypointTensors, sight: Sight, camera: Tensor
+    ) -> KeypointTensors:
+        """`refine`, but the first look's keypoints where they fit better: optical flow may be wrong.
+
+        `camera` (N, 3, 64, 64) is the frame.
+        """
+        refined = self.refine(still, source, driving, sight)
+        before, after = (
+            misfit(self.dense_motion(still, source, k), still, camera, sight) for k in (driving, refined)
+        )
+        kept = (after < before)[:, None, None]
+        values = torch.where(kept, refined[0], driving[0])
+        return values, torch.where(kept[..., None], refined[1], driving[1])
 
     def move(self, keyframe: EncodedKeyframe, source: KeypointTensors, driving: KeypointTensors) -> Motion:
         """The dense motion between two sets of keypoints."""

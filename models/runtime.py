@@ -231,7 +231,7 @@ class ModelRuntime:
         """What `detect` found in a crop, after a second look: beside a keyframe of the same person.
 
         `rgb` (256, 256, 3) uint8 is the crop, `landmarks` (478, 2) its own in pixels. Without that graph the
-        keypoints stay as they are.
+        keypoints stay as they are, and where they draw the crop better already.
         """
         session = self._sessions.get(Graph.REFINE)
         if session is None:
@@ -243,6 +243,7 @@ class ModelRuntime:
             "source_jacobians": keyframe.keypoints.jacobians[None],
             "driving_values": driving.values[None],
             "driving_jacobians": driving.jacobians[None],
+            "camera": rgb[None],
             **sight._asdict(),
         }
         values, jacobians = session.run(None, feeds)

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.layers import guard_jacobian, invert_2x2, pixel_grid
+from models.dense_motion import Motion
+from models.layers import guard_jacobian, invert_2x2, pixel_grid, warp
 from models.sight import PINNED_KEYPOINTS, Sight
 
 # Of the sum of squares, in which all places of the picture weigh 1 together.
@@ -20,6 +21,8 @@ LANDMARKS_WEIGHT = 1.0  # all landmarks; half of it: the picture +0.02 dB, the m
 MATRIX_PRIOR = 3e-3  # holds a motion's matrix to the first look's; 1e-2 and 1e-3 do as well
 SHIFT_PRIOR = 1e-2  # and its shift
 PIN_WEIGHT = 1.0  # of a landmark that one keypoint's motion is held to
+REACH = 0.1  # half widths: from the first look on, how far optical flow is believed
+LANDMARKS_MISFIT = 4.0  # beside the picture's difference: a face that bends is worse than a background
 MAX_POSITION = 1.5  # half widths: a keypoint may be pushed out of the picture, and no further
 
 
@@ -38,16 +41,16 @@ def second_look(
     blend = torch.cat([masks.flatten(2), at[..., 0]], 2)  # (N, K + 1, P)
     places = torch.cat([grid, sight.landmarks[:, 1]], 1)  # (N, P, 2)
     wanted = torch.cat([sight.optical.reshape(n, -1, 2), sight.landmarks[:, 0]], 1)
-    weights = torch.cat(
-        [_share(sight.sure.reshape(n, -1)), LANDMARKS_WEIGHT * _share(sight.trust)], 1
-    )  # (N, P)
-
     offset = places[:, None] - driving[0][:, :, None]  # (N, K, P, 2)
     moved = torch.cat([offset, torch.ones_like(offset[..., :1])], 3) * blend[:, 1:, :, None]
     design = moved.permute(0, 2, 1, 3).reshape(n, -1, (k1 - 1) * 3)  # (N, P, 3 K)
     matrix = source[1] @ invert_2x2(driving[1])
     first = torch.cat([matrix.transpose(2, 3), source[0][:, :, None]], 2).reshape(n, -1, 2)  # (N, 3 K, 2)
     missing = wanted - blend[:, 0, :, None] * places - design @ first
+    # Where optical flow and the first look differ by far, it is the flow that errs.
+    apart = missing[:, : h * w].square().sum(2) / REACH**2
+    sure = sight.sure.reshape(n, -1) * torch.exp(-apart)
+    weights = torch.cat([_share(sure), LANDMARKS_WEIGHT * _share(sight.trust)], 1)  # (N, P)
     pins, missing_pins = _pins(first, driving[0], sight)
     design, missing = torch.cat([design, pins], 1), torch.cat([missing, missing_pins], 1)
     weights = torch.cat([weights, PIN_WEIGHT * sight.pinned], 1)
@@ -59,6 +62,23 @@ def second_look(
     shift = (inverse @ (fitted[:, :, 2] - source[0])[..., None])[..., 0]
     values = (driving[0] - shift).clamp(-MAX_POSITION, MAX_POSITION)
     return values, guard_jacobian(inverse @ source[1])
+
+
+def misfit(motion: Motion, still: Tensor, camera: Tensor, sight: Sight) -> Tensor:
+    """(N,) how far a motion of the keyframe `still` (N, 3, 64, 64) is from what the sender sees.
+
+    The mean difference of the warped keyframe to the camera's picture, white being 1, and how far the flow
+    misses the landmarks, in half widths, `LANDMARKS_MISFIT` times.
+    """
+    seen = (warp(still, motion.flow) - camera).abs().mean((1, 2, 3))
+    led = F.grid_sample(
+        motion.flow.permute(0, 3, 1, 2),
+        sight.landmarks[:, 1, :, None],
+        padding_mode="border",
+        align_corners=False,
+    )[..., 0].transpose(1, 2)
+    missed = (led - sight.landmarks[:, 0]).abs().mean(2) * _share(sight.trust)
+    return seen + LANDMARKS_MISFIT * missed.sum(1)
 
 
 def _pins(first: Tensor, driving: Tensor, sight: Sight) -> tuple[Tensor, Tensor]:

@@ -81,11 +81,20 @@ class RefineGraph(nn.Module):
         self.network = network
 
     def forward(
-        self, keyframe: Tensor, source: KeypointTensors, driving: KeypointTensors, sight: Sight
+        self,
+        keyframe: Tensor,
+        source: KeypointTensors,
+        driving: KeypointTensors,
+        camera: Tensor,
+        sight: Sight,
     ) -> KeypointTensors:
-        picture = keyframe.permute(0, 3, 1, 2).float() / 255
-        still = torch.nn.functional.avg_pool2d(picture, FRAME_SIZE_PX // INPUT_SIZE_PX)
-        return self.network.refine(still, source, driving, Sight(*sight))
+        still, seen = (
+            torch.nn.functional.avg_pool2d(
+                picture.permute(0, 3, 1, 2).float() / 255, FRAME_SIZE_PX // INPUT_SIZE_PX
+            )
+            for picture in (keyframe, camera)
+        )
+        return self.network.look_again(still, source, driving, Sight(*sight), seen)
 
 
 class EncodeKeyframeGraph(nn.Module):
@@ -180,8 +189,8 @@ def export_onnx(network: Network, folder: Path) -> list[Path]:
         sight = tuple(torch.from_numpy(part) for part in look(rgb[0].numpy(), None, rgb[0].numpy(), None))
         graphs["refine"] = (
             RefineGraph(network),
-            (rgb, (values, jacobians), (values.clone(), jacobians.clone()), sight),
-            ["keyframe", *keypoints, *Sight._fields],
+            (rgb, (values, jacobians), (values.clone(), jacobians.clone()), rgb.clone(), sight),
+            ["keyframe", *keypoints, "camera", *Sight._fields],
             ["values", "jacobians"],
         )
     folder.mkdir(parents=True, exist_ok=True)

@@ -53,13 +53,16 @@ def calibrate(network: Network, clips: Iterable[Clip]) -> Calibration:
             driving = network.detect(camera, _priors(clip, index))
             sight = sight_of(clip, index, 0)
             seen = Sight(*(torch.from_numpy(part) for part in sight))
-            refined = network.refine(keyframe.small, source, driving, seen)
+            refined = network.look_again(keyframe.small, source, driving, seen, camera)
             speech = {
                 "mel": clip.mel(index)[None].astype(np.float32),
                 "gate": np.full((1, 1), float(len(clip.pcm) > 0), np.float32),
             }
             found["synthesize"].append(fixed | _named("driving", refined) | speech)
-            beside = {"keyframe": clip.picture(0)[None]} | sight._asdict()
+            beside = {
+                "keyframe": clip.picture(0)[None],
+                "camera": clip.picture(index)[None],
+            } | sight._asdict()
             found["refine"].append(beside | _named("source", source) | _named("driving", driving))
     return found
 

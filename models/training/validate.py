@@ -89,7 +89,7 @@ def _psnr(network: Network, example: Example, device: torch.device) -> float:
     (source, driving) = (network.detect(small[i : i + 1], priors[i : i + 1]) for i in (0, 1))
     keyframe = network.encode_keyframe(pictures[:1])
     sight = Sight(*(part.to(device) for part in example.sight))
-    driving = network.refine(keyframe.small, source, driving, sight)
+    driving = network.look_again(keyframe.small, source, driving, sight, small[1:])
     drawn = network(keyframe, source, driving, example.mel[None].to(device), example.gate[None].to(device))
     error = float((drawn.image.clamp(0, 1) - pictures[1:]).square().mean())
     return min(-10 * float(np.log10(max(error, 1e-12))), MAX_PSNR_DB)

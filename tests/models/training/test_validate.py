@@ -54,7 +54,7 @@ def test_it_is_the_psnr_of_these_weights_and_disturbs_nothing(tmp_path: Path) ->
         small = torch.nn.functional.avg_pool2d(torch.stack([source, driving]), 4)
         with torch.no_grad():
             first, second = (judged.detect(small[i : i + 1], priors[i : i + 1]) for i in (0, 1))
-            second = judged.refine(small[:1], first, second, example.sight)
+            second = judged.look_again(small[:1], first, second, example.sight, small[1:])
             encoded = judged.encode_keyframe(source[None])
             drawn = judged(encoded, first, second, example.mel[None], example.gate[None])
         image = drawn.image.clamp(0, 1)
