@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from models.dense_motion import Motion
 from models.layers import pixel_grid
-from models.second_look import _solve, second_look
+from models.second_look import LANDMARKS_MISFIT, _solve, misfit, second_look
 from models.sight import PINNED_KEYPOINTS, Sight
 from tests.models.tiny import keypoints
 
@@ -64,12 +65,35 @@ def test_a_shift_of_everything_moves_every_keypoint_by_it() -> None:
 
 def test_a_flow_of_other_keypoints_is_fitted_closely() -> None:
     masks, source, first, true = smooth_masks(2), keypoints(2, 1), keypoints(2, 2), keypoints(2, 2)
-    true = (true[0] + 0.08, true[1] * 1.1)
+    true = (true[0] + 0.03, true[1] * 1.04)
     seen = flow_of(masks, source, true)
     found = second_look(masks, source, first, sight_of(seen))
     before = (flow_of(masks, source, first) - seen).abs().mean()
     # Not exactly: the prior holds the fit to the first look a little.
     assert (flow_of(masks, source, found) - seen).abs().mean() < 0.15 * before
+
+
+def test_optical_flow_far_from_the_first_look_is_not_believed() -> None:
+    masks, source = smooth_masks(), keypoints(1, 1)
+    elsewhere = pixel_grid(64, 64, masks)[None] + 1.0
+    values, jacobians = second_look(masks, source, source, sight_of(elsewhere))
+    torch.testing.assert_close(values, source[0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(jacobians, source[1], atol=1e-3, rtol=0)
+
+
+def test_the_misfit_is_the_difference_of_the_pictures_and_how_far_landmarks_are_missed() -> None:
+    grid = pixel_grid(64, 64, torch.zeros(1))[None]
+    none = torch.zeros(1)
+    at = torch.rand(1, LANDMARKS, 2, generator=torch.Generator().manual_seed(1)) - 0.5
+    pair = torch.stack([at + 0.1, at], 1)
+    sight = sight_of(grid)._replace(landmarks=pair, trust=torch.ones(1, LANDMARKS))
+    picture = torch.full((1, 3, 64, 64), 0.5)
+    unmoved = Motion(grid, none, none, none)
+    assert misfit(unmoved, picture, picture + 0.2, sight).item() == pytest.approx(
+        0.2 + LANDMARKS_MISFIT * 0.1, abs=1e-4
+    )
+    moved = Motion(grid + 0.1, none, none, none)
+    assert misfit(moved, picture, picture, sight).item() == pytest.approx(0, abs=1e-4)
 
 
 def test_landmarks_alone_pull_the_motion_where_they_are() -> None:
