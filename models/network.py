@@ -25,6 +25,14 @@ class EncodedKeyframe(NamedTuple):
     identity: list[Tensor]
 
 
+def first_cached(network: "Network") -> int:
+    """The first scale whose identity features a keyframe's cache holds beside the picture.
+
+    It is 1 where the picture itself stands in for full resolution: a graph may not return one tensor twice.
+    """
+    return 0 if network.identity.keep_first else 1
+
+
 class Network(nn.Module):
     """detect -> encode_keyframe -> synthesize, the three steps that the call runs apart."""
 
@@ -71,10 +79,12 @@ class Network(nn.Module):
 
         `camera` (N, 3, 64, 64) is the frame.
         """
-        refined = self.refine(still, source, driving, sight)
-        before, after = (
-            misfit(self.dense_motion(still, source, k), still, camera, sight) for k in (driving, refined)
-        )
+        if not self.config.second_look:
+            return driving
+        first = self.dense_motion(still, source, driving)
+        refined = second_look(first.masks, source, driving, sight)
+        second = self.dense_motion(still, source, refined)
+        before, after = (misfit(motion, still, camera, sight) for motion in (first, second))
         kept = (after < before)[:, None, None]
         values = torch.where(kept, refined[0], driving[0])
         return values, torch.where(kept[..., None], refined[1], driving[1])

@@ -26,6 +26,11 @@ LANDMARKS_MISFIT = 4.0  # beside the picture's difference: a face that bends is 
 MAX_POSITION = 1.5  # half widths: a keypoint may be pushed out of the picture, and no further
 
 
+def as_tensors(sight: Sight) -> Sight:
+    """The same of tensors, for a sight of arrays."""
+    return Sight(*map(torch.from_numpy, sight))
+
+
 def second_look(
     masks: Tensor, source: tuple[Tensor, Tensor], driving: tuple[Tensor, Tensor], sight: Sight
 ) -> tuple[Tensor, Tensor]:

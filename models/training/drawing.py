@@ -45,6 +45,12 @@ def priors_of(clip: Clip, index: int) -> Priors:
     return Priors(draw_mesh(landmarks), mask, landmarks)
 
 
+def prior_channels(clip: Clip, index: int) -> U8Image:
+    """Mesh and mask of a frame as the network gets them: (2, 64, 64)."""
+    priors = priors_of(clip, index)
+    return np.stack([priors.mesh, priors.mask])
+
+
 def detect(runtime: ModelRuntime, clip: Clip, index: int) -> Keypoints:
     """Keypoints of a prepared frame."""
     return runtime.detect(clip.picture(index), priors_of(clip, index))

@@ -21,8 +21,9 @@ from avcall.types import FRAME_SIZE_PX, F32Array
 from models.config import MEL_BANDS, MEL_STEPS, ModelConfig
 from models.keypoint_detector import INPUT_SIZE_PX
 from models.layers import warp
-from models.network import EncodedKeyframe, KeypointTensors, Network
+from models.network import EncodedKeyframe, KeypointTensors, Network, first_cached
 from models.runtime import WEIGHTS_FORMAT
+from models.second_look import as_tensors
 from models.sight import Sight, look
 from models.training.quantise import Calibration, quantise
 
@@ -30,14 +31,6 @@ OPSET = 18
 MIN_SHRUNK_VALUES = 64  # smaller tensors are constants of the graph, and save nothing
 KERNEL_DIMENSIONS = 4
 ESTIMATES = ("preview", "refine")  # nobody sees their pictures: int8 weights are enough
-
-
-def first_cached(network: Network) -> int:
-    """The first scale whose identity features a keyframe's cache holds beside the picture.
-
-    It is 1 where the picture itself stands in for full resolution: a graph may not return one tensor twice.
-    """
-    return 0 if network.identity.keep_first else 1
 
 
 class DetectGraph(nn.Module):
@@ -186,7 +179,7 @@ def export_onnx(network: Network, folder: Path) -> list[Path]:
         ),
     }
     if network.config.second_look:
-        sight = tuple(torch.from_numpy(part) for part in look(rgb[0].numpy(), None, rgb[0].numpy(), None))
+        sight = as_tensors(look(rgb[0].numpy(), None, rgb[0].numpy(), None))
         graphs["refine"] = (
             RefineGraph(network),
             (rgb, (values, jacobians), (values.clone(), jacobians.clone()), rgb.clone(), sight),

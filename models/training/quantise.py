@@ -20,10 +20,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from avcall.types import U8Image
 from models.keypoint_detector import INPUT_SIZE_PX
 from models.layers import resize
-from models.network import KeypointTensors, Network
-from models.sight import Sight
+from models.network import KeypointTensors, Network, first_cached
+from models.second_look import as_tensors
 from models.training.data import Clip
-from models.training.drawing import priors_of, sight_of
+from models.training.drawing import prior_channels, sight_of
 
 Feeds = dict[str, NDArray[Any]]  # inputs of a graph by name
 Calibration = Mapping[str, Sequence[Feeds]]  # by graph: "synthesize" and "refine"
@@ -42,18 +42,16 @@ def calibrate(network: Network, clips: Iterable[Clip]) -> Calibration:
             continue
         keyframe = network.encode_keyframe(_tensor(clip.picture(0)))
         source = network.detect(keyframe.small, _priors(clip, 0))
-        features = keyframe.identity if network.identity.keep_first else keyframe.identity[1:]
-        first = len(keyframe.identity) - len(features)
+        first = first_cached(network)
         cached = {"picture": keyframe.picture, "small": keyframe.small} | {
-            f"identity_{first + i}": feature for i, feature in enumerate(features)
+            f"identity_{i}": feature for i, feature in enumerate(keyframe.identity[first:], first)
         }
         fixed = {name: value.numpy() for name, value in cached.items()} | _named("source", source)
         for index in np.linspace(1, len(clip) - 1, FRAMES_PER_CLIP + 1).astype(int)[1:].tolist():
             camera = resize(_tensor(clip.picture(index)), INPUT_SIZE_PX)
             driving = network.detect(camera, _priors(clip, index))
             sight = sight_of(clip, index, 0)
-            seen = Sight(*(torch.from_numpy(part) for part in sight))
-            refined = network.look_again(keyframe.small, source, driving, seen, camera)
+            refined = network.look_again(keyframe.small, source, driving, as_tensors(sight), camera)
             speech = {
                 "mel": clip.mel(index)[None].astype(np.float32),
                 "gate": np.full((1, 1), float(len(clip.pcm) > 0), np.float32),
@@ -106,8 +104,7 @@ def _tensor(rgb: U8Image) -> torch.Tensor:
 
 
 def _priors(clip: Clip, index: int) -> torch.Tensor:
-    priors = priors_of(clip, index)
-    return torch.from_numpy(np.stack([priors.mesh, priors.mask]))[None].float() / 255
+    return torch.from_numpy(prior_channels(clip, index))[None].float() / 255
 
 
 def _named(side: str, keypoints: KeypointTensors) -> Feeds:

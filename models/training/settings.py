@@ -87,7 +87,7 @@ def loss_config(*, guided_flow: bool, optical_flow: bool, regions: bool) -> Loss
     if not guided_flow:
         losses = dataclasses.replace(losses, flow=0.0, anchor=0.0)
     if not optical_flow:
-        losses = dataclasses.replace(losses, optical=0.0)
+        losses = dataclasses.replace(losses, optical=0.0, still=0.0, tracked=0.0)
     return losses if regions else dataclasses.replace(losses, lips_and_eyes=1.0)
 
 

@@ -81,18 +81,20 @@ class TrainingStep(nn.Module):
 
     def _sight(self, batch: Batch) -> Sight:
         """What the sender sees of a pair: no landmarks without both meshes, and nothing of what is hidden."""
-        visible = nn.functional.grid_sample(
-            batch.seen, batch.landmarks[:, 1, :, None], align_corners=False, padding_mode="border"
-        )[:, 0, :, 0]
         meshes = batch.priors[:, :, 0].flatten(2).any(2).all(1)
-        trust = self.trust * visible
-        pins = batch.anchors[:, :, 1:]  # without the nose, which leads the whole head
-        pinned = nn.functional.grid_sample(
-            batch.seen, pins[:, 1, :, None], align_corners=False, padding_mode="border"
-        )[:, 0, :, 0]
         whole = (meshes * batch.has_face)[:, None]
+
+        def trusted(pair: Tensor) -> Tensor:
+            places = pair[:, 1, :, None]  # of the driving frame
+            sampled = nn.functional.grid_sample(
+                batch.seen, places, align_corners=False, padding_mode="border"
+            )
+            return sampled[:, 0, :, 0] * whole
+
+        pins = batch.anchors[:, :, 1:]  # without the nose, which leads the whole head
         sure = batch.optical_sure * batch.seen[:, 0]
-        return Sight(batch.optical, sure, batch.landmarks, trust * whole, pins, pinned * whole)
+        trust = self.trust * trusted(batch.landmarks)
+        return Sight(batch.optical, sure, batch.landmarks, trust, pins, trusted(pins))
 
     def _crop_perceptual(self, output: Tensor, target: Tensor) -> Tensor:
         size = min(PERCEPTUAL_CROP_PX, output.shape[-1])

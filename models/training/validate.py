@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from avcall.errors import InputError
-from avcall.types import F32Array
 from models.layers import resize
 from models.network import Network
-from models.priors import PRIOR_SIZE_PX, draw_mesh
+from models.priors import PRIOR_SIZE_PX
+from models.second_look import as_tensors
 from models.sight import Sight
 from models.training.data import Clip, load_clips
-from models.training.drawing import sight_of
+from models.training.drawing import prior_channels, sight_of
 
 MAX_CLIPS = 32  # spread over the folder
 FRAMES_A_CLIP = 2  # one in the middle, and the last with a face
@@ -37,12 +37,6 @@ class Example:
     sight: Sight
 
 
-def _priors(clip: Clip, index: int) -> F32Array:
-    landmarks = clip.landmarks(index)
-    mesh = draw_mesh(landmarks) if landmarks.any() else np.zeros((PRIOR_SIZE_PX,) * 2, np.uint8)
-    return np.stack([mesh, clip.mask(index)])
-
-
 def examples_of(clip: Clip) -> list[Example]:
     """The first frame with a face is the keyframe; none where no other frame shows a face."""
     seen = [index for index in range(len(clip)) if clip.landmarks(index).any()]
@@ -52,10 +46,10 @@ def examples_of(clip: Clip) -> list[Example]:
     return [
         Example(
             torch.from_numpy(np.stack([clip.picture(i) for i in (seen[0], index)])).permute(0, 3, 1, 2),
-            torch.from_numpy(np.stack([_priors(clip, i) for i in (seen[0], index)])),
+            torch.from_numpy(np.stack([prior_channels(clip, i) for i in (seen[0], index)])),
             torch.from_numpy(clip.mel(index)),
             torch.tensor([float(len(clip.pcm) > 0)]),
-            Sight(*(torch.from_numpy(part) for part in sight_of(clip, index, seen[0]))),
+            as_tensors(sight_of(clip, index, seen[0])),
         )
         for index in driving
     ]

@@ -57,6 +57,8 @@ def test_the_tricks_are_on_unless_they_are_switched_off() -> None:
     unguided = loss_config(guided_flow=False, optical_flow=True, regions=True)
     assert (unguided.flow, unguided.anchor, unguided.optical) == (0, 0, LossConfig().optical)
     assert loss_config(guided_flow=True, optical_flow=False, regions=True).optical == 0
+    untaught = loss_config(guided_flow=True, optical_flow=False, regions=True)
+    assert (untaught.still, untaught.tracked) == (0, 0)
     assert loss_config(guided_flow=True, optical_flow=True, regions=False).lips_and_eyes == 1
     plain = data_config(regions=False, telling=False, dropout=False)
     assert (plain.regions, plain.telling) == (False, 0)
