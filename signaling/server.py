@@ -33,6 +33,7 @@ from signaling.rooms import Door, OnDelete, OnOffer, RoomLimits, RoomRegistry, r
 BODY_TIMEOUT_S = 10.0  # for a caller that sends its offer byte by byte
 ANSWER_TIMEOUT_S = 20.0  # the host gathers for up to 5 s when its STUN server does not answer
 HEARTBEAT_S = 20.0  # keeps a room's connection alive in the tables of NATs and proxies
+ACCEPTING_S = 0.01
 SHUTDOWN_TIMEOUT_S = 1.0
 WHIP_PATH = "/call"
 
@@ -51,6 +52,7 @@ class _HttpServer(ABC):
         app.router.add_get("/health", self._health)
         self._add_routes(app)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+        self._listening: asyncio.Server | None = None
 
     @abstractmethod
     def _add_routes(self, app: web.Application) -> None: ...
@@ -62,13 +64,15 @@ class _HttpServer(ABC):
         """Listen. Raises ConfigError when the address cannot be had."""
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
+            loop = asyncio.get_running_loop()
+            assert self._runner.server is not None, "it is set up"
+            self._listening = await loop.create_server(self._runner.server, self._host, self._port)
         except OSError as error:
             await self._runner.cleanup()
             reason = error.strerror or error
             where = join_address(self._host, self._port)
             raise ConfigError(f"cannot listen on {where} ({reason}); choose another --listen") from error
-        self._port = int(self._runner.addresses[0][1])
+        self._port = int(self._listening.sockets[0].getsockname()[1])
 
     @property
     def port(self) -> int:
@@ -85,6 +89,13 @@ class _HttpServer(ABC):
 
     async def close(self) -> None:
         """Stop listening and end every connection. Idempotent."""
+        if self._listening is not None:
+            # asyncio loses what it accepted just before a server closes: it accepts no more, takes in what
+            # it has, and then closes.
+            for listener in self._listening.sockets:
+                asyncio.get_running_loop().remove_reader(listener.fileno())
+            await asyncio.sleep(ACCEPTING_S)
+            self._listening.close()
         await self._runner.cleanup()
 
 

@@ -1,7 +1,10 @@
 """The endpoint inside a receiver and the rendezvous, over real sockets on 127.0.0.1."""
 
 import asyncio
+import contextlib
+import gc
 import json
+import socket
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -322,3 +325,21 @@ def test_the_url_of_a_wildcard_names_an_address_that_can_be_called(host: str) ->
     url = RendezvousServer(host, 8080).base_url
     assert url.endswith(":8080")
     assert "0.0.0.0" not in url
+
+
+@pytest.mark.parametrize("passes", range(4))
+async def test_a_connection_that_comes_while_the_server_closes_is_closed_too(
+    passes: int, receiver: Receiver
+) -> None:
+    endpoint = WhipServer("127.0.0.1", 0, "secret", receiver.on_offer, receiver.on_delete)
+    await endpoint.start()
+    with socket.socket() as caller:
+        caller.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            caller.connect(("127.0.0.1", endpoint.port))
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        await endpoint.close()
+        gc.collect()  # what was left open warns here, and fails the test
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(caller, 1), 5) == b""
