@@ -1,6 +1,7 @@
 """Two real processes over WebRTC on the loopback, started as a user starts them."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -93,6 +94,16 @@ def decodes(path: Path) -> tuple[int, int]:
     return pictures, int(samples)
 
 
+def wait_until_drawn(recording: Path) -> None:
+    """Until a picture is in the receiver's file: however busy the machine, the call is then in progress."""
+    for _ in range(600):
+        with contextlib.suppress(av.error.FFmpegError, IndexError):  # its end may be half written
+            if decodes(recording)[0] > 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError("no picture was drawn")
+
+
 @pytest.mark.parametrize("motion", ["coded", "fp16"])
 def test_a_whole_call_is_seen_and_heard(motion: str, sample: Path, tmp_path: Path) -> None:
     files = DemoFiles(tmp_path)
@@ -103,7 +114,7 @@ def test_a_whole_call_is_seen_and_heard(motion: str, sample: Path, tmp_path: Pat
     if motion == "fp16":
         assert counts["motion_bytes"] == 120 * counts["motion_units"]  # the paper's 960 bits a frame
     else:
-        assert 0 < counts["motion_bytes"] < 40 * counts["motion_units"]
+        assert 0 < counts["motion_bytes"] < 60 * counts["motion_units"]  # half of that
     assert received["snapshot"]["pictures"]["shown"] > 10  # a machine that is busy draws few
     assert 2 <= received["snapshot"]["stats"]["keyframes"] <= 4  # rough, better, and what the face asks for
     assert received["snapshot"]["stats"]["packets"]["dropped"] == {}
@@ -132,12 +143,12 @@ def test_ctrl_c_at_the_sender_ends_both_cleanly(
     receiver: End, receiver_port: int, sample: Path, tmp_path: Path
 ) -> None:
     sender = start_sender(receiver_port, sample, "--loop", "--stats", str(tmp_path / "send.json"))
-    time.sleep(4.0)  # into the call
+    wait_until_drawn(tmp_path / "call.mp4")
     sender.process.send_signal(signal.SIGINT)
-    code, out, err = sender.finish(20)
+    code, out, err = sender.finish()
     assert (code, err) == (0, "")
     assert "the call was ended on this side" in out
-    code, out, err = receiver.finish(20)
+    code, out, err = receiver.finish()
     assert (code, err) == (0, "")
     assert "the other side ended the call" in out
     assert decodes(tmp_path / "call.mp4")[0] > 0
@@ -148,11 +159,11 @@ def test_ctrl_c_at_the_receiver_ends_both_cleanly(
     receiver: End, receiver_port: int, sample: Path, tmp_path: Path
 ) -> None:
     sender = start_sender(receiver_port, sample, "--loop")
-    time.sleep(4.0)
+    wait_until_drawn(tmp_path / "call.mp4")
     receiver.process.send_signal(signal.SIGINT)
-    code, _, err = receiver.finish(20)
+    code, _, err = receiver.finish()
     assert (code, err) == (0, "")
-    code, out, err = sender.finish(20)
+    code, out, err = sender.finish()
     assert (code, err) == (0, "")
     assert "the other side ended the call" in out
     assert decodes(tmp_path / "call.mp4")[0] > 0
@@ -169,16 +180,16 @@ def test_a_wrong_token_is_refused_and_the_receiver_waits_on(
 
 
 def test_a_second_caller_is_told_that_the_line_is_busy(
-    receiver: End, receiver_port: int, sample: Path
+    receiver: End, receiver_port: int, sample: Path, tmp_path: Path
 ) -> None:
     first = start_sender(receiver_port, sample, "--loop")
-    time.sleep(4.0)
+    wait_until_drawn(tmp_path / "call.mp4")
     code, _, err = start_sender(receiver_port, sample).finish()
     assert code == 2
     assert err.count("\n") == 1
     assert "call" in err
     first.process.send_signal(signal.SIGINT)
-    assert first.finish(20)[0] == 0
+    assert first.finish()[0] == 0
 
 
 async def test_a_peer_of_another_version_is_named(receiver: End, receiver_port: int) -> None:
@@ -187,7 +198,7 @@ async def test_a_peer_of_another_version_is_named(receiver: End, receiver_port: 
     await transport.set_answer(session.answer_sdp)
     await transport.wait_connected(10_000)
     transport.send(Channel.CONTROL, bytes([2 << 4 | MessageType.CONTROL]))
-    code, _, err = await asyncio.to_thread(receiver.finish, 20)
+    code, _, err = await asyncio.to_thread(receiver.finish)
     await transport.close()
     assert code == 2
     assert err.count("\n") == 1
