@@ -100,7 +100,8 @@ def report(console: Console, files: DemoFiles, statistics: dict[str, Any]) -> No
     receiver = statistics["receiver"]
     pictures, playout = receiver["snapshot"]["pictures"], receiver["snapshot"]["playout"]
     console.print(
-        f"received {receiver['fps']:.1f} pictures a second; playout delay "
+        f"received {receiver['fps']:.1f} pictures a second, {playout['concealed_frames']} of "
+        f"{pictures['shown']} without motion of their own; playout delay "
         f"{playout['jitter']['playout_delay_ms']:.0f} ms; A/V skew {pictures['skew_ms']:+.0f} ms "
         f"(worst {pictures['worst_skew_ms']:+.0f} ms); drawn in {pictures['draw_ms']:.0f} ms "
         f"on {receiver['provider']}",

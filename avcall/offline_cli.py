@@ -88,6 +88,7 @@ def train(
     adversarial_from: options.AdversarialFrom = None,
     perceptual_every: options.PerceptualEvery = 2,
     hold_keypoints: options.HoldKeypoints = None,
+    motion_only: options.MotionOnly = False,
     accelerator: options.Accelerator = "auto",
     devices: options.Devices = 1,
     precision: options.Precision = "32-true",
@@ -117,6 +118,7 @@ def train(
             ),
             perceptual_every=perceptual_every,
             seeded_until=hold_keypoints,
+            motion_only=motion_only,
         ),
         data=data_config(regions=not plain_regions, telling=not no_telling_frames, dropout=not no_dropout),
         decay=decay_span(decay_from, decay_to),
@@ -147,6 +149,7 @@ def export(
     from models.training.checkpoint import read_checkpoint
     from models.training.data import Clip
     from models.training.export import export_weights
+    from models.training.motion_metric import motion_metric
     from models.training.motion_tables import clip_keypoints, train_tables, write_tables
     from models.training.quantise import calibrate
 
@@ -161,7 +164,8 @@ def export(
     record["arithmetic"] = "float32" if floating else "int8"
     export_weights(network, out, record, None if floating else calibrate(network, clips))
     runtime = ModelRuntime((Graph.DETECT, Graph.REFINE), weights=out)
-    tables = train_tables([clip_keypoints(clip, runtime) for clip in track(clips, "motion tables")])
+    keypoints = [clip_keypoints(clip, runtime) for clip in track(clips, "motion tables")]
+    tables = train_tables(keypoints, motion_metric(network, clips))
     write_tables(tables, out)
     Console().print(
         f"weights of step {state['step']} in {out}, motion tables {tables.digest()}", highlight=False
@@ -178,6 +182,9 @@ def evaluate(
         Path | None, typer.Option(help="Folder for report.json, table.md and picture strips.")
     ] = None,
     every: Annotated[int, typer.Option(help="Judge every n-th frame.")] = 5,
+    seconds: Annotated[
+        float | None, typer.Option(help="Judge this much of each clip, from its beginning; default: all.")
+    ] = None,
     perceptual: Annotated[
         bool, typer.Option(help="Compute ST-LPIPS too, which takes most of the time.")
     ] = True,
@@ -206,6 +213,7 @@ def evaluate(
         data=data,
         out=out,
         every=every,
+        seconds=seconds,
         perceptual=perceptual,
         cross=cross,
         source=None if source is None else load_photo(source),

@@ -52,7 +52,15 @@ PerceptualEvery = Annotated[
 ]
 HoldKeypoints = Annotated[
     int | None,
-    _option("Step to which five keypoints are held beside the face; default: always.", OPTIMISER, minimum=0),
+    _option("Step to which four keypoints are held beside the face; default: always.", OPTIMISER, minimum=0),
+]
+MotionOnly = Annotated[
+    bool,
+    _option(
+        "Train detector and dense motion alone: nothing is generated; a step takes a third of the time.",
+        OPTIMISER,
+        "--motion-only",
+    ),
 ]
 
 Accelerator = Annotated[str, _option("auto, cpu or cuda.", MACHINE)]
@@ -61,7 +69,7 @@ Precision = Annotated[str, _option("32-true or bf16-mixed.", MACHINE)]
 
 Without = Annotated[str, _option("Of audio,mesh,identity: rows of the paper's Table 3.", ABLATION)]
 NoGuidedFlow = Annotated[
-    bool, _option("Landmarks guide neither flow nor keypoints.", ABLATION, "--no-guided-flow")
+    bool, _option("Landmarks guide neither flow nor masks nor keypoints.", ABLATION, "--no-guided-flow")
 ]
 NoOpticalFlow = Annotated[
     bool, _option("No classical optical flow teaches the network's.", ABLATION, "--no-optical-flow")

@@ -89,12 +89,14 @@ class Keyframe:
 class HeldKeyframe:
     """What the sender knows of a keyframe that the receiver holds: the decoded still and its keypoints.
 
-    `landmarks` (478, 2) float32 in pixels are of the picture that was coded, or None.
+    `landmarks` (478, 2) float32 in pixels are of the picture that was coded, or None. `parts`
+    (1, K + 1, 64, 64) are the network's part maps of it; None for a network that has none.
     """
 
     rgb: U8Image
     keypoints: Keypoints
     landmarks: F32Array | None
+    parts: F32Array | None = None
 
 
 class MediaKind(IntEnum):

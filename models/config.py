@@ -13,12 +13,17 @@ MEL_STEPS = 16  # 200 ms at a hop of 12.5 ms
 
 @dataclass(frozen=True, slots=True)
 class HourglassConfig:
-    """An hourglass: first width, number of halvings, widest layer, and kernel of the heads on top of it."""
+    """An hourglass: first width, number of halvings, widest layer, and kernel of the heads on top of it.
+
+    Between it and its heads stand `blocks` residual blocks of inner width `block_width`.
+    """
 
     width: int
     levels: int
     max_width: int
     head_kernel: int
+    blocks: int = 0
+    block_width: int = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,9 @@ class GeneratorConfig:
 class ModelConfig:
     """All of AVFR-GAN. The three switches are the rows of the paper's Table 3.
 
-    `second_look` corrects the driving keypoints beside the keyframe, which the paper does not do.
+    The paper has none of the rest. `second_look` corrects the driving keypoints beside the keyframe;
+    `part_maps` is the network that tells which part of the keyframe goes with which keypoint; the detector
+    leaves `background_keypoint` in the picture's middle: only a second look can tell how the camera moves.
     """
 
     name: str
@@ -65,6 +72,8 @@ class ModelConfig:
     audio_prior: bool = True
     identity_aware: bool = True
     second_look: bool = False
+    part_maps: HourglassConfig | None = None
+    background_keypoint: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a weights file's header."""
@@ -78,6 +87,7 @@ class ModelConfig:
             "dense_motion": HourglassConfig,
             "audio": AudioConfig,
             "generator": GeneratorConfig,
+            "part_maps": HourglassConfig,
         }
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := set(values) - known:
@@ -87,7 +97,7 @@ class ModelConfig:
         try:
             built = {
                 key: parts[key](**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
-                if key in parts
+                if key in parts and value is not None
                 else value
                 for key, value in values.items()
             }
@@ -113,7 +123,7 @@ PAPER = ModelConfig(
 LIVE = ModelConfig(
     name="live",
     detector=HourglassConfig(width=24, levels=4, max_width=160, head_kernel=3),
-    dense_motion=HourglassConfig(width=24, levels=4, max_width=192, head_kernel=3),
+    dense_motion=HourglassConfig(width=24, levels=4, max_width=192, head_kernel=3, blocks=2),
     audio=AudioConfig(width=16, channels=16),
     generator=GeneratorConfig(
         identity_widths=(0, 32, 64, 112),
@@ -123,6 +133,8 @@ LIVE = ModelConfig(
         modulated_scales=(2, 3),
     ),
     second_look=True,
+    part_maps=HourglassConfig(width=16, levels=3, max_width=64, head_kernel=3),
+    background_keypoint=9,
 )
 
 PRESETS = {preset.name: preset for preset in (PAPER, LIVE)}

@@ -12,7 +12,10 @@ PRIOR_CHANNELS = 2  # face-mesh raster and segmentation mask
 
 
 class KeypointDetector(nn.Module):
-    """(N, 5, 64, 64) RGB + mesh + mask -> values (N, K, 2) in [-1, 1], jacobians (N, K, 2, 2)."""
+    """(N, 5, 64, 64) RGB + mesh + mask -> values (N, K, 2) in [-1, 1], jacobians (N, K, 2, 2).
+
+    `ModelConfig.background_keypoint` is not looked for: it is at (0, 0), its jacobian the identity.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -28,6 +31,10 @@ class KeypointDetector(nn.Module):
         with torch.no_grad():
             bias = torch.tensor([1.0, 0.0, 0.0, 1.0]).repeat(self.num_keypoints)
             self.jacobians.bias.copy_(bias)  # type: ignore[union-attr]
+        found = torch.ones(1, self.num_keypoints, 1)
+        if config.background_keypoint is not None:
+            found[:, config.background_keypoint] = 0.0
+        self.register_buffer("found", found, persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         n, k = x.shape[0], self.num_keypoints
@@ -38,4 +45,5 @@ class KeypointDetector(nn.Module):
         values = (heat[..., None] * grid).sum(2)
         maps = self.jacobians(features).view(n, k, 4, -1)
         jacobians = (maps * heat[:, :, None]).sum(3).view(n, k, 2, 2)
-        return values, guard_jacobian(jacobians)
+        jacobians = torch.eye(2).to(x) + (jacobians - torch.eye(2).to(x)) * self.found[..., None]
+        return values * self.found, guard_jacobian(jacobians)

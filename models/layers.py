@@ -24,6 +24,20 @@ class ConvBlock(nn.Sequential):
         super().__init__(conv(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
+class ResidualBlock(nn.Module):
+    """Two convolutions beside the identity, which it is at first: (N, C, H, W) -> (N, C, H, W)."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.conv1 = ConvBlock(channels, inner)
+        self.conv2 = conv(inner, channels)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(self.conv1(x))
+
+
 class Hourglass(nn.Module):
     """Encoder-decoder with skips (FOMM supplement A): (N, C, H, W) -> (N, width + C, H, W)."""
 
@@ -38,6 +52,9 @@ class Hourglass(nn.Module):
             ups.append(ConvBlock(below, outs[i]))
         self.up = nn.ModuleList(ups)
         self.outputs = config.width + inputs
+        self.blocks = nn.Sequential(
+            *(ResidualBlock(self.outputs, config.block_width) for _ in range(config.blocks))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         skips = [x]
@@ -47,7 +64,7 @@ class Hourglass(nn.Module):
         for block in self.up:
             x = block(F.interpolate(x, scale_factor=2.0, mode="nearest"))
             x = torch.cat([x, skips.pop()], 1)
-        return x
+        return self.blocks(x)
 
 
 def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnxruntime as ort
 
@@ -47,13 +48,16 @@ class Graph(Enum):
     """The graphs of a weights folder; the value is the file name without its suffix."""
 
     DETECT = "detect"
+    PART_MAPS = "part_maps"
     REFINE = "refine"
     PREVIEW = "preview"
     ENCODE_KEYFRAME = "encode_keyframe"
     SYNTHESIZE = "synthesize"
 
 
-OPTIONAL = frozenset({Graph.REFINE, Graph.PREVIEW})  # a folder may lack these
+OPTIONAL = frozenset({Graph.PART_MAPS, Graph.REFINE, Graph.PREVIEW})  # a folder may lack these
+
+USE_PART_MAPS = frozenset({Graph.REFINE, Graph.PREVIEW, Graph.SYNTHESIZE})
 
 
 def weights_folder(folder: Path | None = None) -> Path:
@@ -162,11 +166,30 @@ def _open_session(folder: Path, graph: Graph, device: Device, threads: int) -> o
     return session or ort.InferenceSession(data, options, providers=providers)
 
 
+def thumbnail(rgb: U8Image) -> U8Image:
+    """(256, 256, 3) -> (64, 64, 3), by area as the network does it."""
+    small = cv2.resize(rgb, (PRIOR_SIZE_PX, PRIOR_SIZE_PX), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.uint8)
+
+
+def _beside(keyframe: HeldKeyframe, driving: Keypoints, rgb: U8Image) -> dict[str, Any]:
+    """What `refine` and `preview` are fed with alike."""
+    feeds: dict[str, Any] = {
+        "keyframe": thumbnail(keyframe.rgb)[None],
+        "source_values": keyframe.keypoints.values[None],
+        "source_jacobians": keyframe.keypoints.jacobians[None],
+        "driving_values": driving.values[None],
+        "driving_jacobians": driving.jacobians[None],
+        "camera": thumbnail(rgb)[None],
+    }
+    return feeds if keyframe.parts is None else feeds | {"parts": keyframe.parts}
+
+
 class ModelRuntime:
     """Owns the ONNX sessions of one end; opens only the graphs that this end needs.
 
-    Not thread-safe, but for `detect`, `refine` and `preview`: they keep nothing, and several threads may call
-    them.
+    Not thread-safe, but for what a sender calls, `detect`, `hold`, `refine` and `preview`: they keep nothing,
+    and several threads may call them.
     """
 
     def __init__(
@@ -177,10 +200,15 @@ class ModelRuntime:
         threads: int = 2,
         weights: Path | None = None,
     ) -> None:
-        """Open `graphs`, by default all that the folder has; of `OPTIONAL` those that it has."""
+        """Open `graphs`, by default all that the folder has; of `OPTIONAL` those that it has.
+
+        The part maps come with the graphs that use them.
+        """
         folder = self._folder = weights_folder(weights)
         present = graphs_in(folder)
-        wanted = present if graphs is None else [g for g in graphs if g not in OPTIONAL or g in present]
+        named = set(present if graphs is None else graphs)
+        named |= {Graph.PART_MAPS} if named & USE_PART_MAPS else set()
+        wanted = [graph for graph in present if graph in named]
         self._sessions = {graph: _open_session(folder, graph, device, threads) for graph in wanted}
         self._keyframes: LiveKeyframes[dict[str, Any]] = LiveKeyframes()
         self._cached_names: list[str] = []
@@ -208,11 +236,11 @@ class ModelRuntime:
         prior = np.zeros((PRIOR_SIZE_PX, PRIOR_SIZE_PX), np.uint8)
         if Graph.DETECT in self._sessions:
             self.detect(blank, Priors(prior, prior, None))
+        held = self.hold(blank, still, None)
         if Graph.REFINE in self._sessions:
-            self.refine(still, blank, None, HeldKeyframe(blank, still, None))
+            self.refine(still, blank, None, held)
         if Graph.PREVIEW in self._sessions:
-            thumbnail = np.zeros((PRIOR_SIZE_PX, PRIOR_SIZE_PX, 3), np.uint8)
-            self.preview(thumbnail, still, still, thumbnail)
+            self.preview(held, still, blank)
         if Graph.ENCODE_KEYFRAME in self._sessions:
             self.set_keyframe(0, blank, still)
         if Graph.SYNTHESIZE in self._sessions:
@@ -225,27 +253,31 @@ class ModelRuntime:
         values, jacobians = self._sessions[Graph.DETECT].run(None, feeds)
         return Keypoints(values[0], jacobians[0])
 
+    def hold(self, rgb: U8Image, keypoints: Keypoints, landmarks: F32Array | None) -> HeldKeyframe:
+        """A keyframe as `refine` and `preview` need it: what depends on it alone is computed once."""
+        return HeldKeyframe(rgb, keypoints, landmarks, self._part_maps(rgb, keypoints))
+
+    def _part_maps(self, rgb: U8Image, keypoints: Keypoints) -> F32Array | None:
+        session = self._sessions.get(Graph.PART_MAPS)
+        if session is None:
+            return None
+        feeds = {"keyframe": thumbnail(rgb)[None], "source_values": keypoints.values[None]}
+        parts: F32Array = session.run(None, feeds)[0]
+        return parts
+
     def refine(
         self, driving: Keypoints, rgb: U8Image, landmarks: F32Array | None, keyframe: HeldKeyframe
     ) -> Keypoints:
         """What `detect` found in a crop, after a second look: beside a keyframe of the same person.
 
-        `rgb` (256, 256, 3) uint8 is the crop, `landmarks` (478, 2) its own in pixels. Without that graph the
-        keypoints stay as they are, and where they draw the crop better already.
+        `rgb` (256, 256, 3) uint8 is the crop, `landmarks` (478, 2) its own in pixels; the keyframe is one of
+        `hold`. Without that graph the keypoints stay as they are, and where they draw better already.
         """
         session = self._sessions.get(Graph.REFINE)
         if session is None:
             return driving
         sight = look(rgb, landmarks, keyframe.rgb, keyframe.landmarks)
-        feeds = {
-            "keyframe": keyframe.rgb[None],
-            "source_values": keyframe.keypoints.values[None],
-            "source_jacobians": keyframe.keypoints.jacobians[None],
-            "driving_values": driving.values[None],
-            "driving_jacobians": driving.jacobians[None],
-            "camera": rgb[None],
-            **sight._asdict(),
-        }
+        feeds = _beside(keyframe, driving, rgb) | sight._asdict()
         values, jacobians = session.run(None, feeds)
         return Keypoints(values[0], jacobians[0])
 
@@ -254,31 +286,25 @@ class ModelRuntime:
         """Whether `preview` can be called."""
         return Graph.PREVIEW in self._sessions
 
-    def preview(
-        self, keyframe: U8Image, source: Keypoints, driving: Keypoints, camera: U8Image
-    ) -> tuple[U8Image, float]:
-        """A keyframe's thumbnail warped into the pose of `driving`, and how far it is from the camera's.
+    def preview(self, keyframe: HeldKeyframe, driving: Keypoints, rgb: U8Image) -> tuple[U8Image, float]:
+        """A keyframe warped into the pose of `driving`, (64, 64, 3), and how far it is from a crop.
 
-        Thumbnails are (64, 64, 3) uint8; the distance is the mean absolute one, where white is 1.
+        The crop `rgb` is (256, 256, 3); the distance is the mean absolute one at 64x64, where white is 1. The
+        keyframe comes from `hold`.
         """
-        feeds = {
-            "keyframe": keyframe[None],
-            "source_values": source.values[None],
-            "source_jacobians": source.jacobians[None],
-            "driving_values": driving.values[None],
-            "driving_jacobians": driving.jacobians[None],
-            "camera": camera[None],
-        }
-        warped, error = self._sessions[Graph.PREVIEW].run(None, feeds)
+        warped, error = self._sessions[Graph.PREVIEW].run(None, _beside(keyframe, driving, rgb))
         return warped[0], float(error[0])
 
     def set_keyframe(self, index: int, rgb: U8Image, keypoints: Keypoints) -> None:
         """Compute and cache all that depends on a keyframe alone; see LiveKeyframes for which gives way."""
+        source = {
+            "source_values": keypoints.values[None],
+            "source_jacobians": keypoints.jacobians[None],
+        }
+        parts = self._part_maps(rgb, keypoints)
+        source |= {} if parts is None else {"parts": parts}
         outputs = self._sessions[Graph.ENCODE_KEYFRAME].run(None, {"rgb": rgb[None]})
-        cached: dict[str, Any] = dict(zip(self._cached_names, outputs, strict=True))
-        cached["source_values"] = keypoints.values[None]
-        cached["source_jacobians"] = keypoints.jacobians[None]
-        self._keyframes.put(index, cached)
+        self._keyframes.put(index, dict(zip(self._cached_names, outputs, strict=True)) | source)
 
     def has_keyframe(self, index: int) -> bool:
         """Whether motion that names keyframe `index` can be drawn."""

@@ -6,6 +6,10 @@ of its picture lies in the keyframe (classical optical flow, and the landmarks o
 receiver will blend the keypoints' motions (the masks of the dense motion). With these masks held, the flow is
 linear in the motions' parameters, six for each keypoint: one least-squares problem gives them all. What is
 sent, and the receiver, stay as they are.
+
+A miss of the flow shows as far as the picture changes in its direction: along an edge not at all. So each
+place weighs by its structure tensor, which makes the sum that of the picture's squared error (Lucas and
+Kanade, IJCAI 1981).
 """
 
 import torch
@@ -16,13 +20,15 @@ from models.dense_motion import Motion
 from models.layers import guard_jacobian, invert_2x2, pixel_grid, warp
 from models.sight import PINNED_KEYPOINTS, Sight
 
-# Of the sum of squares, in which all places of the picture weigh 1 together.
+# Of the sum of squares, in which all places of the picture weigh 1 together, in either direction.
 LANDMARKS_WEIGHT = 1.0  # all landmarks; half of it: the picture +0.02 dB, the mouth -0.12 dB
 MATRIX_PRIOR = 3e-3  # holds a motion's matrix to the first look's; 1e-2 and 1e-3 do as well
 SHIFT_PRIOR = 1e-2  # and its shift
 PIN_WEIGHT = 1.0  # of a landmark that one keypoint's motion is held to
+FLAT = 0.03  # of the mean texture: what a place without any weighs
 REACH = 0.1  # half widths: from the first look on, how far optical flow is believed
 LANDMARKS_MISFIT = 4.0  # beside the picture's difference: a face that bends is worse than a background
+LEAST_TEXTURE = 1e-5  # of squared differences, white being 1: far below any camera's noise
 MAX_POSITION = 1.5  # half widths: a keypoint may be pushed out of the picture, and no further
 
 
@@ -31,14 +37,33 @@ def as_tensors(sight: Sight) -> Sight:
     return Sight(*map(torch.from_numpy, sight))
 
 
+def texture_of(picture: Tensor) -> Tensor:
+    """(N, 3, H, W): xx, xy, yy of a picture's structure tensor at each place, xx and yy being 1 on average.
+
+    A picture of one colour has ones and no xy.
+    """
+    padded = F.pad(picture, (1, 1, 1, 1), mode="replicate")
+    x = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
+    y = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
+    both = torch.stack([(x * x).sum(1), (x * y).sum(1), (y * y).sum(1)], 1)
+    mean = (both[:, 0] + both[:, 2]).mean((1, 2))[:, None, None, None] / 2 + LEAST_TEXTURE
+    isotropic = torch.tensor([1.0, 0.0, 1.0]).to(both)[:, None, None]
+    return (both + LEAST_TEXTURE * isotropic) / mean
+
+
 def second_look(
-    masks: Tensor, source: tuple[Tensor, Tensor], driving: tuple[Tensor, Tensor], sight: Sight
+    masks: Tensor,
+    source: tuple[Tensor, Tensor],
+    driving: tuple[Tensor, Tensor],
+    sight: Sight,
+    texture: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Better driving values and jacobians.
 
     `masks` (N, K + 1, 64, 64), the background's first, are those of the dense motion for `source` and
-    `driving`; `sight` is of tensors. The flow is the sum of masks * (source + matrix @ (z - driving)); its
-    matrices and shifts are fitted, and the driving keypoints that have them returned.
+    `driving`; `sight` is of tensors; `texture` (N, 3, 64, 64) is the driving frame's, of `texture_of`. The
+    flow is the sum of masks * (source + matrix @ (z - driving)); its matrices and shifts are fitted, and the
+    driving keypoints that have them returned.
     """
     n, k1, h, w = masks.shape
     grid = pixel_grid(h, w, masks).view(1, -1, 2).expand(n, -1, -1)
@@ -54,15 +79,11 @@ def second_look(
     missing = wanted - blend[:, 0, :, None] * places - design @ first
     # Where optical flow and the first look differ by far, it is the flow that errs.
     apart = missing[:, : h * w].square().sum(2) / REACH**2
-    sure = sight.sure.reshape(n, -1) * torch.exp(-apart)
-    weights = torch.cat([_share(sure), LANDMARKS_WEIGHT * _share(sight.trust)], 1)  # (N, P)
+    sure = sight.sure.reshape(n, -1) * torch.exp(-apart.detach())
     pins, missing_pins = _pins(first, driving[0], sight)
     design, missing = torch.cat([design, pins], 1), torch.cat([missing, missing_pins], 1)
-    weights = torch.cat([weights, PIN_WEIGHT * sight.pinned], 1)
-    weighted = design * weights[..., None]
-    prior = torch.tensor([MATRIX_PRIOR, MATRIX_PRIOR, SHIFT_PRIOR]).to(design).repeat(k1 - 1)
-    normal = weighted.transpose(1, 2) @ design + prior * torch.eye(len(prior)).to(design)
-    fitted = (first + _solve(normal, weighted.transpose(1, 2) @ missing)).view(n, -1, 3, 2)
+    change = _least_squares(design, missing, miss_weights(sure, texture.flatten(2), sight))
+    fitted = (first + change).view(n, -1, 3, 2)
     inverse = invert_2x2(guard_jacobian(fitted[:, :, :2].transpose(2, 3)))
     shift = (inverse @ (fitted[:, :, 2] - source[0])[..., None])[..., 0]
     values = (driving[0] - shift).clamp(-MAX_POSITION, MAX_POSITION)
@@ -96,6 +117,32 @@ def _pins(first: Tensor, driving: Tensor, sight: Sight) -> tuple[Tensor, Tensor]
     return rows, sight.pins[:, 0] - rows @ first
 
 
+def miss_weights(sure: Tensor, texture: Tensor, sight: Sight) -> Tensor:
+    """(N, 3, P): xx, xy and yy of what a miss weighs at the picture's places, the landmarks and the pins.
+
+    `sure` (N, 4096), `texture` (N, 3, 4096).
+    """
+    isotropic = torch.tensor([1.0, 0.0, 1.0]).to(texture)[:, None]
+    seen = (texture + FLAT * isotropic) * sure[:, None]
+    seen = seen / ((seen[:, 0] + seen[:, 2]).sum(1) / 2).clamp(min=1)[:, None, None]
+    marked = torch.cat([LANDMARKS_WEIGHT * _share(sight.trust), PIN_WEIGHT * sight.pinned], 1)
+    return torch.cat([seen, marked[:, None] * isotropic], 2)
+
+
+def _least_squares(design: Tensor, missing: Tensor, weights: Tensor) -> Tensor:
+    """What brings `design` (N, P, 3 K) @ it near `missing` (N, P, 2), (N, 3 K, 2); it is held to 0."""
+    n, _, unknowns = design.shape
+    turned = design.transpose(1, 2)
+    xx, xy, yy = (turned @ (design * weights[:, i, :, None]) for i in range(3))
+    x, y = missing[..., 0], missing[..., 1]
+    right = torch.stack([weights[:, 0] * x + weights[:, 1] * y, weights[:, 1] * x + weights[:, 2] * y], 2)
+    prior = torch.tensor([MATRIX_PRIOR, MATRIX_PRIOR, SHIFT_PRIOR]).to(design).repeat(2 * unknowns // 3)
+    normal = torch.cat([torch.cat([xx, xy], 2), torch.cat([xy, yy], 2)], 1)
+    normal = normal + prior * torch.eye(2 * unknowns).to(design)
+    solved = _solve(normal, (turned @ right).transpose(1, 2).reshape(n, 2 * unknowns, 1))
+    return solved.view(n, 2, unknowns).transpose(1, 2)
+
+
 def _share(weights: Tensor) -> Tensor:
     """(N, P) that sum to 1, or to less where there is nearly nothing."""
     return weights / weights.sum(1, keepdim=True).clamp(min=1)
@@ -109,12 +156,9 @@ def _solve(matrix: Tensor, right: Tensor) -> Tensor:
     rows = torch.cat([matrix, right], 2)
     size = int(matrix.shape[1])
     for i in range(size):
-        pivot = rows[:, i : i + 1] / rows[:, i : i + 1, i : i + 1]
-        rows = torch.cat([rows[:, :i], pivot, rows[:, i + 1 :]], 1) - _others(rows, i) * pivot
+        here = torch.tensor([float(k == i) for k in range(size)]).to(rows)[None, :, None]
+        pivot = rows[:, i : i + 1]
+        # Row i becomes the pivot's; of each other row, so much of it is taken that its column i is 0.
+        rest = rows * (1 - here)
+        rows = rest + (here - rest[:, :, i : i + 1]) * (pivot / pivot[:, :, i : i + 1])
     return rows[:, :, size:]
-
-
-def _others(rows: Tensor, i: int) -> Tensor:
-    """Column i of (N, M, C) as (N, M, 1), with 0 in row i."""
-    column = rows[:, :, i : i + 1]
-    return torch.cat([column[:, :i], torch.zeros_like(column[:, :1]), column[:, i + 1 :]], 1)

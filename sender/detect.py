@@ -1,6 +1,6 @@
 """Detect: keypoints of the tracked face."""
 
-from avcall.types import FaceCrop, HeldKeyframe, Keypoints
+from avcall.types import F32Array, FaceCrop, HeldKeyframe, Keypoints, U8Image
 from models.runtime import ModelRuntime
 
 
@@ -13,6 +13,10 @@ class Detector:
     def keypoints(self, crop: FaceCrop) -> Keypoints:
         """Keypoints of a crop, in its own coordinates."""
         return self._runtime.detect(crop.rgb, crop.priors)
+
+    def hold(self, rgb: U8Image, keypoints: Keypoints, landmarks: F32Array | None) -> HeldKeyframe:
+        """A keyframe for `beside`."""
+        return self._runtime.hold(rgb, keypoints, landmarks)
 
     def beside(self, keyframe: HeldKeyframe, crop: FaceCrop) -> Keypoints:
         """Keypoints of a crop, after a second look beside a keyframe of the same person."""

@@ -115,5 +115,5 @@ class KeyframeEncoder:
         self._next_index = (number + 1) % KEYFRAME_INDICES
         data = still.serialize(CodedKeyframe(number, self._codec, image, keypoints))
         slices = tuple(still.slice_keyframe(data, number))
-        held = HeldKeyframe(decoded, keypoints, crop.priors.landmarks)
+        held = self._detector.hold(decoded, keypoints, crop.priors.landmarks)
         return EncodedKeyframe(number, slices, len(image), held, preliminary)

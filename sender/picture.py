@@ -11,6 +11,7 @@ from avcall.errors import KeyframeError, NoFaceError
 from avcall.types import AccessUnit, FaceCrop, Keypoints, VideoFrame
 from models.retarget import Retarget
 from sender.background import Background
+from sender.blink import OpenEyes
 from sender.detect import Detector
 from sender.encode import EncodedKeyframe, KeyframeEncoder, encode_motion
 from sender.preview import Previewer
@@ -53,6 +54,7 @@ class PicturePath:
         self._keyframes = keyframes
         self._photo = photo
         self._retarget: Retarget | None = None
+        self._eyes = OpenEyes()
         self._keyframe_wanted = True
         self._wanted_index: int | None = None
         self._first_keyframe = True
@@ -114,8 +116,11 @@ class PicturePath:
             )
 
     def _order_keyframe(self, crop: FaceCrop) -> None:
-        """Have a keyframe coded if one is wanted and the face is fully seen; the first one in two steps."""
-        if not self._keyframe_wanted or crop.priors.landmarks is None:
+        """Have a keyframe coded if one is wanted, the face seen and its eyes open; the first one in two."""
+        if crop.priors.landmarks is None:
+            return
+        self._eyes.see(crop.priors.landmarks)
+        if not self._keyframe_wanted or (self._photo is None and not self._eyes.allow()):
             return
         self._keyframe_wanted = False
         source = self._photo or crop

@@ -16,7 +16,7 @@ from avcall.config import SendConfig
 from avcall.stats import Bill
 from avcall.summary import sender_bill
 from avcall.transport.loopback import LinkConfig, loopback_pair
-from avcall.types import FRAME_MS, AudioChunk, FaceCrop
+from avcall.types import FRAME_MS, AudioChunk, FaceCrop, Keypoints
 from models.runtime import Device, Graph, ModelRuntime
 from receiver.core import ReceiverCore
 from receiver.mel import MelWindows
@@ -52,7 +52,9 @@ class Minute:
     def __init__(self, config: SendConfig, runtime: ModelRuntime, clip: Path) -> None:
         self._detector, coder = Detector(runtime), runtime.motion_coder()
         self._crops = crops(clip)
-        self._keypoints = [self._detector.keypoints(crop) for crop in self._crops]
+        self._looked: dict[
+            tuple[int, int | None], Keypoints
+        ] = {}  # by frame of the clip and keyframe's index
         self._chunks = list(read_audio(clip, config.speech_frame_ms))
         self._frame_ms = config.speech_frame_ms
         self._clock = ManualClock()
@@ -92,12 +94,21 @@ class Minute:
             yield replace(self._chunks[number % len(self._chunks)], pts_ms=number * self._frame_ms)
 
     def _show(self, frame: int) -> None:
-        here = frame % len(self._keypoints)
-        self._sender.push_motion(encode_motion(self._keypoints[here], frame * FRAME_MS))
+        here = frame % len(self._crops)
+        self._sender.push_motion(encode_motion(self._look(here), frame * FRAME_MS))
         if self._sender.keyframe_wanted:
             self._sender.keyframe_wanted = False
             made = self._stills.encode(self._crops[here], self._sender.keyframe_index)
             self._sender.push_keyframe(made)
+
+    def _look(self, here: int) -> Keypoints:
+        crop, held = self._crops[here], self._sender.references[:1]
+        key = (here, held[0].index if held else None)
+        if key not in self._looked:
+            self._looked[key] = (
+                self._detector.beside(held[0].held, crop) if held else self._detector.keypoints(crop)
+            )
+        return self._looked[key]
 
     def _exchange(self, now_ms: float) -> None:
         if now_ms % 100 == 0:
@@ -137,7 +148,7 @@ def main() -> None:
         keyframe_budget_bits=options.keyframe_budget,
         audio_bitrate_bps=options.audio_bps,
     )
-    runtime = ModelRuntime((Graph.DETECT,), device=Device.CPU, threads=1)
+    runtime = ModelRuntime((Graph.DETECT, Graph.REFINE), device=Device.CPU, threads=1)
     runtime.warm_up()
     print("clip", *PARTS, sep="\t")  # noqa: T201 (a tool)
     bills = []

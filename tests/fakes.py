@@ -22,6 +22,8 @@ from avcall.types import (
     U8Image,
     VideoFrame,
 )
+from models.expressions import EYES
+from models.priors import NUM_LANDMARKS
 from receiver.speaker import Pull
 from sender.track import FaceState
 
@@ -33,10 +35,19 @@ def still_keypoints(x: float = 0.0) -> Keypoints:
     return Keypoints(values, np.tile(np.eye(2, dtype=np.float32), (NUM_KEYPOINTS, 1, 1)))
 
 
+def open_eyed_landmarks(openness: float = 0.3) -> F32Array:
+    """(478, 2) landmarks in the middle of the picture; eyes 20 wide, `openness` times that high."""
+    points = np.full((NUM_LANDMARKS, 2), 128, np.float32)
+    for (upper, lower), (left, right) in EYES:
+        points[[upper, lower], 1] += np.float32(10 * openness) * np.array([-1, 1], np.float32)
+        points[[left, right], 0] += np.array([-10, 10], np.float32)
+    return points
+
+
 def make_crop(pts_ms: int = 0, grey: int = 100, *, found: bool = True) -> FaceCrop:
-    """A plain crop, with landmarks if a face was `found`."""
+    """A plain crop, with landmarks if a face was `found`: all in the middle, but eyes that are open."""
     prior = np.zeros((64, 64), np.uint8)
-    landmarks = np.full((478, 2), 128, np.float32) if found else None
+    landmarks = open_eyed_landmarks() if found else None
     return FaceCrop(grey_picture(grey), Priors(prior, prior, landmarks), pts_ms)
 
 
@@ -75,11 +86,13 @@ class FakeRuntime:
         self.beside.append(keyframe)
         return driving
 
-    def preview(
-        self, keyframe: U8Image, source: Keypoints, driving: Keypoints, camera: U8Image
-    ) -> tuple[U8Image, float]:
-        """The keyframe as it is, and how far its grey is from the camera's."""
-        return keyframe, abs(float(keyframe.mean()) - float(camera.mean())) / 255
+    def hold(self, rgb: U8Image, keypoints: Keypoints, landmarks: F32Array | None) -> HeldKeyframe:
+        """A keyframe without part maps."""
+        return HeldKeyframe(rgb, keypoints, landmarks)
+
+    def preview(self, keyframe: HeldKeyframe, driving: Keypoints, rgb: U8Image) -> tuple[U8Image, float]:
+        """A corner of the keyframe as it is, and how far its grey is from the camera's."""
+        return keyframe.rgb[:64, :64], abs(float(keyframe.rgb.mean()) - float(rgb.mean())) / 255
 
     def set_keyframe(self, index: int, rgb: U8Image, keypoints: Keypoints) -> None:
         """Keep it."""

@@ -19,7 +19,7 @@ from rich.progress import Progress
 from avcall.bench.machine import this_machine
 from avcall.bench.speed_report import SHIPPED, Row, SpeedReport, print_speed, write_speed
 from avcall.errors import ConfigError, InputError
-from avcall.types import FRAME_SIZE_PX, NUM_KEYPOINTS, HeldKeyframe, Keypoints, Priors
+from avcall.types import FRAME_SIZE_PX, NUM_KEYPOINTS, Keypoints, Priors
 from models.config import MEL_BANDS, MEL_STEPS
 from models.priors import NUM_LANDMARKS, PRIOR_SIZE_PX
 from models.runtime import Device, Graph, ModelRuntime, graphs_in, weights_folder
@@ -137,12 +137,14 @@ def work(runtime: ModelRuntime, graph: Graph) -> Callable[[], object]:
         for jacobian in (upright, turned)
     )
     landmarks = rng.uniform(0, FRAME_SIZE_PX, (NUM_LANDMARKS, 2)).astype(np.float32)
+    held = runtime.hold(rgb, source, landmarks)
     if graph is Graph.SYNTHESIZE:
         runtime.set_keyframe(0, rgb, source)
     runs: dict[Graph, Callable[[], object]] = {
         Graph.DETECT: lambda: runtime.detect(rgb, priors),
-        Graph.REFINE: lambda: runtime.refine(driving, rgb, landmarks, HeldKeyframe(rgb, source, landmarks)),
-        Graph.PREVIEW: lambda: runtime.preview(small, source, driving, small),
+        Graph.PART_MAPS: lambda: runtime.hold(rgb, source, landmarks),
+        Graph.REFINE: lambda: runtime.refine(driving, rgb, landmarks, held),
+        Graph.PREVIEW: lambda: runtime.preview(held, driving, rgb),
         Graph.ENCODE_KEYFRAME: lambda: runtime.set_keyframe(0, rgb, source),
         Graph.SYNTHESIZE: lambda: runtime.synthesize(0, driving, mel),
     }

@@ -3,12 +3,13 @@
 A packet decodes by itself, given the keypoints of its keyframe:
 
     x   = 60 numbers of a frame (20 values, then 40 jacobian entries times `JACOBIAN_WEIGHT`)
-    c   = basis @ (x - x of the keyframe)            a Karhunen-Loeve transform, trained
+    c   with c @ basis = x - x of the keyframe       a trained transform, see below
     q   = round(c / step)                            60 integers
     first frame of the packet: q itself              every later one: q minus the q before
 
 Prediction happens among integers, so nothing drifts and a lost packet costs that packet only. Each integer
 is split into a high part, coded with a static table of integer frequencies, and `shift` low bits coded flat.
+The basis is that of a Karhunen-Loeve transform in a metric in which an error is what it does to the picture.
 Tables and basis are trained (`MotionTables`) and belong to the weights: both ends must hold the same.
 """
 
@@ -42,19 +43,20 @@ HOLD = (
     0.6  # of a step: a later frame keeps its integer while it strays less than this, which calms the picture
 )
 HASH_BYTES = 8
+MAX_CONDITION = 1e6  # of the basis: float32 inverts it well
 
 IntArray = NDArray[np.int32]
 _uniform = constriction.stream.model.Uniform
-_WEIGHTS = np.concatenate([np.ones(VALUES), np.full(NUMBERS - VALUES, JACOBIAN_WEIGHT)]).astype(np.float32)
+SCALES = np.concatenate([np.ones(VALUES), np.full(NUMBERS - VALUES, JACOBIAN_WEIGHT)]).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class MotionTables:
     """Trained constants of the codec.
 
-    `basis` (60, 60) float32, rows are components by falling variance; `steps` (8,) float32, rising;
-    `classes` (8, 2, 60) uint8 names for each step, context and component a row of `shifts` (C,) uint8 and
-    `frequencies` (C, 32) uint16, whose rows sum to 65536 (65536 - sum is added to the largest).
+    `basis` (60, 60) float32 can be inverted, its rows are components by falling variance; `steps` (8,)
+    float32, rising; `classes` (8, 2, 60) uint8 names for each step, context and component a row of `shifts`
+    (C,) uint8 and `frequencies` (C, 32) uint16, whose rows sum to 65536 (what lacks goes to the largest).
     """
 
     basis: F32Array
@@ -106,6 +108,8 @@ class MotionTables:
             raise ValueError("frequencies that do not sum to one")
         if not np.isfinite(self.basis).all() or not (self.steps > 0).all():
             raise ValueError("numbers out of range")
+        if np.linalg.cond(self.basis.astype(np.float64)) > MAX_CONDITION:
+            raise ValueError("a basis that cannot be inverted")
 
 
 class _Alphabet:
@@ -148,6 +152,7 @@ class MotionCoder:
 
     def __init__(self, tables: MotionTables) -> None:
         self._tables = tables
+        self._analysis = np.linalg.inv(tables.basis.astype(np.float64))
         self._alphabets = [
             _Alphabet(int(shift), row) for shift, row in zip(tables.shifts, tables.frequencies, strict=True)
         ]
@@ -196,7 +201,7 @@ class MotionCoder:
         return [self._alphabets[i] for i in self._tables.classes[step, min(position, 1)]]
 
     def _quantise(self, frame: Keypoints, source: Keypoints, step: int, before: IntArray | None) -> IntArray:
-        coefficients = self._tables.basis @ (flatten(frame) - flatten(source)) / self._tables.steps[step]
+        coefficients = (flatten(frame) - flatten(source)) @ self._analysis / self._tables.steps[step]
         limit = (1 << ESCAPE_BITS - 1) - 1
         numbers = np.clip(np.rint(coefficients), -limit // 2, limit // 2).astype(np.int32)
         if before is not None:
@@ -213,13 +218,13 @@ class MotionCoder:
     def _reconstruct(self, numbers: NDArray[np.int64], source: Keypoints, step: int) -> Keypoints:
         coefficients = numbers.astype(np.float32) * self._tables.steps[step]
         flat = flatten(source) + coefficients @ self._tables.basis
-        return keypoints_from((flat / _WEIGHTS).astype(np.float32))
+        return keypoints_from((flat / SCALES).astype(np.float32))
 
 
 def flatten(keypoints: Keypoints) -> F32Array:
     """(60,) float32, jacobians weighted."""
     numbers = np.concatenate([keypoints.values.ravel(), keypoints.jacobians.ravel()])
-    return np.asarray(numbers * _WEIGHTS, np.float32)
+    return np.asarray(numbers * SCALES, np.float32)
 
 
 def _trim(words: NDArray[np.uint32]) -> bytes:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from avcall.errors import InputError
 from avcall.types import FRAME_RATE, FRAME_SIZE_PX, SAMPLE_RATE_HZ, F32Array, Pcm, U8Image
+from models.expressions import telling_frames
 from models.mel import mel_window
 from models.optical_flow import optical_flow
 from models.priors import LIPS_OUTER, PRIOR_SIZE_PX, draw_mesh
 from models.sight import PIN_LANDMARKS, PINNED_KEYPOINTS
-from models.training.expressions import telling_frames
 from models.training.prepare import LANDMARK_SCALE
 
 # Landmarks that keypoints are drawn to: nose, inner lips, upper eyelids; and which keypoints those are.
@@ -25,9 +25,15 @@ ANCHORS = (NOSE_TIP, *PIN_LANDMARKS)
 MIRRORED_ANCHORS = (NOSE_TIP, 13, 14, 386, 159)
 ANCHORED_KEYPOINTS = (0, *PINNED_KEYPOINTS)
 # The others are held near these places, said in heights of the face from its middle (right, down): both
-# shoulders, the breast, the top of the hair, and the background. Let go, all of them come to the face.
-SEEDS = ((-0.9, 1.3), (0.9, 1.3), (0.0, 1.2), (0.0, -0.8), (-1.1, -0.5))
-SEEDED_KEYPOINTS = [1, 2, 7, 8, 9]
+# shoulders, and the hair at both sides. Let go, all of them come to the face.
+SEEDS = ((-0.9, 1.3), (0.9, 1.3), (-0.55, -0.2), (0.55, -0.2))
+SEEDED_KEYPOINTS = [1, 2, 7, 8]
+# Masks of the dense motion (keypoint + 1; 0 is what stays) that may move a place of each part of the picture.
+PARTS = {"background": (0, 10), "head": (1, 4, 5, 6, 7, 8, 9), "body": (2, 3)}
+# Heights of the face from the chin down: the neck is between head and body, and hair may fall beside it.
+NECK = (-0.05, 0.15)
+FALLING_HAIR, FALLS_TO = (0.3, 0.6), 0.5
+SURE_PERSON, SURE_BACKGROUND = 192, 64  # of the segmentation's 255
 EYE_CENTRES = ((33, 133), (362, 263))  # corners of each eye
 DISC_WEIGHT = 8.0
 HULL_WEIGHT = 2.0
@@ -73,6 +79,7 @@ class Batch(NamedTuple):
     gate: Tensor  # (N, 1)
     optical: Tensor  # (N, 64, 64, 2) backward flow in [-1, 1]
     optical_sure: Tensor  # (N, 64, 64) in [0, 1]
+    parts: Tensor  # (N, len(PARTS), 64, 64) 1 where a place of the driving picture is that part for sure
     seen: Tensor  # (N, 1, 64, 64) 0 where the driving frame is hidden from the detector, otherwise 1
 
 
@@ -148,6 +155,25 @@ def seed_places(landmarks: F32Array) -> F32Array:
     middle = (landmarks[CHIN] + landmarks[FOREHEAD]) / 2
     places = np.stack([middle + x * right + y * down for x, y in SEEDS])
     return np.clip(places, -SEED_REACH, SEED_REACH)
+
+
+def part_places(landmarks: F32Array, mask: U8Image, source_mask: U8Image) -> F32Array:
+    """(len(PARTS), 64, 64): background, head and body, 1 where a place is that for sure.
+
+    `landmarks` (478, 2) are in pixels, `mask` (64, 64) is the person's, and `source_mask` that of the
+    keyframe: background that was hidden there cannot come from where it is.
+    """
+    points = landmarks * (PRIOR_SIZE_PX / FRAME_SIZE_PX)
+    down = points[CHIN] - points[FOREHEAD]
+    y, x = np.mgrid[:PRIOR_SIZE_PX, :PRIOR_SIZE_PX] + 0.5
+    x, y = x - points[CHIN, 0], y - points[CHIN, 1]
+    height = max(float(down @ down), 1.0)
+    below, beside = (x * down[0] + y * down[1]) / height, np.abs(x * down[1] - y * down[0]) / height
+    person = mask > SURE_PERSON
+    hair = (beside > FALLING_HAIR[0]) & (beside < FALLING_HAIR[1]) & (below < FALLS_TO)
+    background = (mask < SURE_BACKGROUND) & (source_mask < SURE_BACKGROUND)
+    places = [background, person & (below < NECK[0]), person & (below > NECK[1]) & ~hair]
+    return np.stack(places).astype(np.float32)
 
 
 def without_mouth(landmarks: F32Array) -> F32Array:
@@ -227,19 +253,25 @@ class PairSampler:
             indices[1] = rng.choice(clip.telling)
         matrix, flipped = self._transform()
         jitter = self._jitter()
-        pictures, points, priors = [], [], []
+        pictures, points, masks, priors = [], [], [], []
         drop_mesh, drop_mask = self._dropped(c.no_mesh), self._dropped(c.no_mask)
         for side, index in enumerate(indices):
             picture, landmarks, mask = self._frame(clip, int(index), matrix, jitter)
             mesh = draw_mesh(landmarks) if landmarks.any() and not drop_mesh[side] else np.zeros_like(mask)
             pictures.append(picture)
             points.append(landmarks)
+            masks.append(mask)
             priors.append(np.stack([mesh, np.zeros_like(mask) if drop_mask[side] else mask]))
         has_face = points[0].any() and points[1].any()
         speech = len(clip.pcm) > 0 and rng.random() >= c.no_audio
         normal = np.stack(points) * (2 / FRAME_SIZE_PX) - 1
         anchors = normal[:, list(MIRRORED_ANCHORS if flipped else ANCHORS)]
         optical, sure = optical_flow(pictures[1], pictures[0])
+        parts = (
+            part_places(points[1], masks[1], masks[0])
+            if has_face
+            else np.zeros((len(PARTS), 64, 64), np.float32)
+        )
         hidden = speech and has_face and rng.random() < c.hidden_mouth
         return {
             "pictures": np.stack(pictures),
@@ -255,6 +287,7 @@ class PairSampler:
             "gate": np.asarray([speech], np.float32),
             "optical": optical,
             "optical_sure": sure,
+            "parts": parts,
             "seen": without_mouth(points[1])[None] if hidden else np.ones((1, 64, 64), np.float32),
         }
 

@@ -71,7 +71,7 @@ def detect_beside(runtime: ModelRuntime, clip: Clip, index: int, keyframe: HeldK
 def held_frame(runtime: ModelRuntime, clip: Clip, index: int) -> HeldKeyframe:
     """A prepared frame as a keyframe that coding does no harm to."""
     landmarks = priors_of(clip, index).landmarks
-    return HeldKeyframe(clip.picture(index), detect(runtime, clip, index), landmarks)
+    return runtime.hold(clip.picture(index), detect(runtime, clip, index), landmarks)
 
 
 def still_of(runtime: ModelRuntime, clip: Clip) -> Still | None:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from avcall.errors import InputError, RecordingError
-from avcall.types import FRAME_RATE, SAMPLE_RATE_HZ, FaceCrop, HeldKeyframe, U8Image
+from avcall.types import FRAME_RATE, SAMPLE_RATE_HZ, FaceCrop, U8Image
 from models.metrics.judge import FrameJudge, Seen
 from models.metrics.measures import Scores, mean_of, mean_scores
 from models.metrics.reenactment import compare_driven
@@ -43,14 +43,16 @@ SAMPLES_A_FRAME = SAMPLE_RATE_HZ // FRAME_RATE
 class EvaluateConfig:
     """What is evaluated on what, a report for each weights folder.
 
-    `cross` adds the cross-identity block, with the next person's first frame as the keyframe; `source` adds
-    it with this picture. Raises InputError for a value out of range.
+    Of each clip, the first `seconds` from its keyframe on count, or all. `cross` adds the cross-identity
+    block, with the next person's first frame as the keyframe; `source` adds it with this picture. Raises
+    InputError for a value out of range.
     """
 
     weights: tuple[Path, ...]
     data: Path
     out: Path | None = None
     every: int = 5
+    seconds: float | None = None
     perceptual: bool = True
     cross: bool = False
     source: FaceCrop | None = None
@@ -62,10 +64,17 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise InputError(f"--every is {self.every}; it goes from 1 up")
+        if self.seconds is not None and self.seconds * FRAME_RATE < 1:
+            raise InputError(f"--seconds is {self.seconds:g}; it goes from {1 / FRAME_RATE:g}, a frame, up")
         if self.device not in (devices := [device.value for device in Device]):
             raise InputError(f"--device {self.device} is none; choose one of {', '.join(devices)}")
         if self.threads < 1:
             raise InputError(f"--threads is {self.threads}; it goes from 1 up")
+
+    @property
+    def span(self) -> slice:
+        """Which frames of a clip are judged, from its keyframe on."""
+        return slice(0, None if self.seconds is None else round(self.seconds * FRAME_RATE) + 1, self.every)
 
     @property
     def crosses(self) -> bool:
@@ -118,8 +127,10 @@ class Judged:
     strip: U8Image | None
 
 
-def draw_clip(runtime: ModelRuntime, clip: Clip, still: Still, every: int, *, other: bool) -> Iterator[Drawn]:
-    """Every k-th frame from the first with a face on, if there is one.
+def draw_clip(
+    runtime: ModelRuntime, clip: Clip, still: Still, span: slice, *, other: bool
+) -> Iterator[Drawn]:
+    """The frames of `span`, which counts from the first with a face, if there is one.
 
     A clip's own still is that first frame, and left out; `other` says that the still is somebody else's.
     """
@@ -128,7 +139,7 @@ def draw_clip(runtime: ModelRuntime, clip: Clip, still: Still, every: int, *, ot
         return
     puppet = Puppet(runtime, still, other_person=other)
     speech = len(clip.pcm) > 0
-    for index in range(first if other else first + every, len(clip), every):
+    for index in range(first, len(clip))[span][0 if other else 1 :]:
         pose = puppet.pose(clip.picture(index), priors_of(clip, index))
         mel = clip.mel(index)
         silent = puppet.draw(pose, mel, speech=False)
@@ -140,16 +151,16 @@ def draw_clip(runtime: ModelRuntime, clip: Clip, still: Still, every: int, *, ot
 class ClipJudge:
     """Judges the pictures of a clip, row by row."""
 
-    def __init__(self, frames: FrameJudge, sets: SetJudge, every: int) -> None:
-        self._frames, self._sets, self._every = frames, sets, every
+    def __init__(self, frames: FrameJudge, sets: SetJudge, span: slice) -> None:
+        self._frames, self._sets, self._span = frames, sets, span
 
     def judge(self, runtime: ModelRuntime, clip: Clip, still: Still, *, other: bool) -> Judged | None:
         """None for a clip in which there is nothing to draw."""
         if not self._sets.hears:
-            looked = drawn = list(draw_clip(runtime, clip, still, self._every, other=other))
+            looked = drawn = list(draw_clip(runtime, clip, still, self._span, other=other))
         else:  # SyncNet looks at consecutive frames
-            drawn = list(draw_clip(runtime, clip, still, 1, other=other))
-            looked = drawn[0 if other else self._every - 1 :: self._every]
+            drawn = list(draw_clip(runtime, clip, still, slice(0, self._span.stop), other=other))
+            looked = drawn[0 if other else self._span.step - 1 :: self._span.step]
         if not looked:
             return None
         if other:
@@ -202,7 +213,7 @@ class Evaluation:
         """`on_clip` is told what is done. Raises InputError for no clip, or a package that is missing."""
         self._config, self._on_clip, self._paths = config, on_clip, config.paths
         frames = FrameJudge(perceptual=config.perceptual)
-        self._judge = ClipJudge(frames, SetJudge(config.inception, config.syncnet), config.every)
+        self._judge = ClipJudge(frames, SetJudge(config.inception, config.syncnet), config.span)
 
     def run(self, weights: Path, label: str, out: Path | None) -> Report:
         """One folder. Strips go to `out`. Raises WeightsError."""
@@ -217,6 +228,7 @@ class Evaluation:
             record=load_manifest(weights).get("record", {}),
             provider=runtime.provider,
             every=config.every,
+            seconds=config.seconds,
             same=same,
             cross=self._block(runtime, out, other=True) if config.crosses else None,
             not_computed=config.not_computed,
@@ -240,7 +252,7 @@ class Evaluation:
         photo = self._config.source
         if photo is not None:
             found = runtime.detect(photo.rgb, photo.priors)
-            return Still("photo", HeldKeyframe(photo.rgb, found, photo.priors.landmarks))
+            return Still("photo", runtime.hold(photo.rgb, found, photo.priors.landmarks))
         following = [*self._paths[number + 1 :], *self._paths[:number]]
         others = [path for path in following if _person(path) != _person(self._paths[number])]
         stills = (still_of(runtime, Clip(path)) for path in [*others, *following])

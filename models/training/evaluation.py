@@ -61,6 +61,7 @@ class Report:
     record: dict[str, object]
     provider: str
     every: int
+    seconds: float | None
     same: Block
     cross: Block | None
     not_computed: tuple[str, ...]
@@ -89,8 +90,9 @@ def to_json(reports: Sequence[Report]) -> str:
 def tables_of(report: Report) -> list[Table]:
     """One folder: the columns of the paper's Table 1 by protocol, then the regions."""
     same = list(report.same.rows.items())
+    part = "" if report.seconds is None else f", {report.seconds:g} s a clip"
     tables = [
-        scores_table("Same identity (the first frame is the keyframe)", same, SAME_IDENTITY),
+        scores_table(f"Same identity{part} (the first frame is the keyframe)", same, SAME_IDENTITY),
         *(scores_table(f"Same identity: the {part}'s box", same, keys) for part, keys in PARTS.items()),
         scores_table("Same identity: landmarks", same, LANDMARKS),
     ]

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -14,134 +14,32 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
 from avcall.errors import WeightsError
-from avcall.types import FRAME_SIZE_PX, F32Array
-from models.config import MEL_BANDS, MEL_STEPS, ModelConfig
-from models.keypoint_detector import INPUT_SIZE_PX
-from models.layers import warp
-from models.network import EncodedKeyframe, KeypointTensors, Network, first_cached
+from avcall.types import F32Array
+from models.config import ModelConfig
+from models.network import Network
 from models.runtime import WEIGHTS_FORMAT
-from models.second_look import as_tensors
-from models.sight import Sight, look
+from models.training.graphs import GraphSpec, graph_specs
 from models.training.quantise import Calibration, quantise
 
 OPSET = 18
 MIN_SHRUNK_VALUES = 64  # smaller tensors are constants of the graph, and save nothing
 KERNEL_DIMENSIONS = 4
-ESTIMATES = ("preview", "refine")  # nobody sees their pictures: int8 weights are enough
+SMALL = ("detect", "preview", "refine")  # nobody sees pictures of theirs: int8 weights are enough
 
 
-class DetectGraph(nn.Module):
-    """rgb (1, 256, 256, 3) uint8, priors (1, 2, 64, 64) uint8 -> values, jacobians."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, rgb: Tensor, priors: Tensor) -> tuple[Tensor, Tensor]:
-        picture = rgb.permute(0, 3, 1, 2).float() / 255
-        small = torch.nn.functional.avg_pool2d(picture, FRAME_SIZE_PX // INPUT_SIZE_PX)
-        return self.network.detect(small, priors.float() / 255)
-
-
-class PreviewGraph(nn.Module):
-    """What the receiver will see, from 64x64 pictures (1, 64, 64, 3) uint8: the sender's own estimate.
-
-    The keyframe, two sets of keypoints, the camera's picture -> the warped keyframe as uint8, and its mean
-    absolute difference (1,) to the camera's picture, where white is 1.
-    """
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(
-        self, keyframe: Tensor, source: tuple[Tensor, Tensor], driving: tuple[Tensor, Tensor], camera: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        picture = keyframe.permute(0, 3, 1, 2).float() / 255
-        moved = warp(picture, self.network.dense_motion(picture, source, driving).flow)
-        error = (moved - camera.permute(0, 3, 1, 2).float() / 255).abs().mean((1, 2, 3))
-        return (moved.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1), error
-
-
-class RefineGraph(nn.Module):
-    """A keyframe (1, 256, 256, 3) uint8 with its keypoints, what `detect` found, a Sight -> keypoints."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(
-        self,
-        keyframe: Tensor,
-        source: KeypointTensors,
-        driving: KeypointTensors,
-        camera: Tensor,
-        sight: Sight,
-    ) -> KeypointTensors:
-        still, seen = (
-            torch.nn.functional.avg_pool2d(
-                picture.permute(0, 3, 1, 2).float() / 255, FRAME_SIZE_PX // INPUT_SIZE_PX
-            )
-            for picture in (keyframe, camera)
-        )
-        return self.network.look_again(still, source, driving, Sight(*sight), seen)
-
-
-class EncodeKeyframeGraph(nn.Module):
-    """rgb (1, 256, 256, 3) uint8 -> picture, small, identity features from fine to coarse."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, rgb: Tensor) -> tuple[Tensor, ...]:
-        encoded = self.network.encode_keyframe(rgb.permute(0, 3, 1, 2).float() / 255)
-        return (encoded.picture, encoded.small, *encoded.identity[first_cached(self.network) :])
-
-
-class SynthesizeGraph(nn.Module):
-    """The cached keyframe, two sets of keypoints, speech -> rgb (1, 256, 256, 3) uint8."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(  # noqa: PLR0917 (a graph's inputs have an order)
-        self,
-        picture: Tensor,
-        small: Tensor,
-        identity: list[Tensor],
-        source_values: Tensor,
-        source_jacobians: Tensor,
-        driving_values: Tensor,
-        driving_jacobians: Tensor,
-        mel: Tensor,
-        gate: Tensor,
-    ) -> Tensor:
-        features = [picture, *identity] if first_cached(self.network) else identity
-        encoded = EncodedKeyframe(picture, small, features)
-        drawn = self.network(
-            encoded, (source_values, source_jacobians), (driving_values, driving_jacobians), mel, gate
-        )
-        return (drawn.image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1)
-
-
-def _export_graph(
-    graph: nn.Module, inputs: tuple[Any, ...], path: Path, input_names: list[str], output_names: list[str]
-) -> None:
+def _export_graph(spec: GraphSpec, path: Path) -> None:
     with warnings.catch_warnings():
         # One says that this exporter is the older one, the others that Python values become constants: here
         # they are the preset's own.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            graph,
-            inputs,
+            spec.module.eval(),
+            spec.inputs,
             str(path),
-            input_names=input_names,
-            output_names=output_names,
+            input_names=spec.input_names,
+            output_names=spec.output_names,
             opset_version=OPSET,
             dynamo=False,
             external_data=False,
@@ -150,47 +48,11 @@ def _export_graph(
 
 def export_onnx(network: Network, folder: Path) -> list[Path]:
     """Write one file for each graph of `models.runtime.Graph` into `folder`; returns their paths."""
-    network = network.eval()
-    k = network.config.num_keypoints
-    rgb = torch.zeros(1, FRAME_SIZE_PX, FRAME_SIZE_PX, 3, dtype=torch.uint8)
-    thumbnail = torch.zeros(1, INPUT_SIZE_PX, INPUT_SIZE_PX, 3, dtype=torch.uint8)
-    priors = torch.zeros(1, 2, INPUT_SIZE_PX, INPUT_SIZE_PX, dtype=torch.uint8)
-    encode = EncodeKeyframeGraph(network)
-    with torch.no_grad():
-        picture, small, *identity = encode(rgb)
-    values, jacobians = torch.zeros(1, k, 2), torch.eye(2).expand(1, k, 2, 2).contiguous()
-    mel, gate = torch.zeros(1, MEL_BANDS, MEL_STEPS), torch.ones(1, 1)
-    names = [f"identity_{i + first_cached(network)}" for i in range(len(identity))]
-    keypoints = ["source_values", "source_jacobians", "driving_values", "driving_jacobians"]
-    graphs: dict[str, tuple[nn.Module, tuple[Any, ...], list[str], list[str]]] = {
-        "detect": (DetectGraph(network), (rgb, priors), ["rgb", "priors"], ["values", "jacobians"]),
-        "preview": (
-            PreviewGraph(network),
-            (thumbnail, (values, jacobians), (values.clone(), jacobians.clone()), thumbnail.clone()),
-            ["keyframe", *keypoints, "camera"],
-            ["warped", "error"],
-        ),
-        "encode_keyframe": (encode, (rgb,), ["rgb"], ["picture", "small", *names]),
-        "synthesize": (
-            SynthesizeGraph(network),
-            (picture, small, identity, values, jacobians, values.clone(), jacobians.clone(), mel, gate),
-            ["picture", "small", *names, *keypoints, "mel", "gate"],
-            ["rgb"],
-        ),
-    }
-    if network.config.second_look:
-        sight = as_tensors(look(rgb[0].numpy(), None, rgb[0].numpy(), None))
-        graphs["refine"] = (
-            RefineGraph(network),
-            (rgb, (values, jacobians), (values.clone(), jacobians.clone()), rgb.clone(), sight),
-            ["keyframe", *keypoints, "camera", *Sight._fields],
-            ["values", "jacobians"],
-        )
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, (graph, inputs, input_names, output_names) in graphs.items():
-        path = folder / f"{name}.onnx"
-        _export_graph(graph.eval(), inputs, path, input_names, output_names)
+    for graph, spec in graph_specs(network.eval()).items():
+        path = folder / f"{graph.value}.onnx"
+        _export_graph(spec, path)
         written.append(path)
     return written
 
@@ -221,10 +83,30 @@ def shrink_weights(path: Path, *, to_bytes: bool) -> None:
             tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}.fp16"))
             cast = onnx.helper.make_node("Cast", [f"{name}.fp16"], [name], to=onnx.TensorProto.FLOAT)
             restoring.append(cast)
-    rest = list(graph.node)
+    rest = _without_repeated_constants(graph.node)
     del graph.node[:]
     graph.node.extend([*restoring, *rest])
+    del graph.value_info[:]  # the runtime finds shapes by itself
     onnx.save(model, path)
+
+
+def _without_repeated_constants(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The nodes, each constant once: an unrolled loop repeats the same indices hundreds of times."""
+    kept: list[onnx.NodeProto] = []
+    first: dict[bytes, str] = {}
+    same: dict[str, str] = {}
+    for node in nodes:
+        if node.op_type == "Constant":
+            value = b"".join(attribute.SerializeToString() for attribute in node.attribute)
+            name = first.setdefault(value, node.output[0])
+            same[node.output[0]] = name
+            if name != node.output[0]:
+                continue
+        inputs = [same.get(name, name) for name in node.input]
+        del node.input[:]
+        node.input.extend(inputs)
+        kept.append(node)
+    return kept
 
 
 def _quantised(kernels: F32Array) -> tuple[NDArray[np.int8], F32Array]:
@@ -246,7 +128,7 @@ def export_weights(
     for path in paths:
         if calibration is not None and path.stem in calibration:
             quantise(path, calibration[path.stem])
-        shrink_weights(path, to_bytes=path.stem in ESTIMATES)
+        shrink_weights(path, to_bytes=path.stem in SMALL)
     tensors = folder / f"{network.config.name}.safetensors"
     state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     save_file(

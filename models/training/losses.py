@@ -8,9 +8,12 @@ from torch import Tensor, nn
 
 from models.metrics.stlpips import trunk_weights
 from models.network import KeypointTensors
+from models.training.data import ANCHORED_KEYPOINTS, PARTS
 
-MOVED = 0.06  # in half widths of the picture: two of the flow's 64 pixels
-CHOICE_SHARPNESS = 15.0  # a difference of 0.1 in L1 makes the better picture 80 % wanted
+UNMOVED, MOVED = 0.03, 0.06  # in half widths of the picture: one and two of the flow's 64 pixels
+CHOICE_SHARPNESS = 100.0  # a difference of 0.02 in L1 makes the better picture 88 % wanted
+CHOICE_LEAD = 0.015  # of the warped picture: where both are as near, it is the sharper one
+CHOICE_WINDOW = 9  # pixels over which both are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +23,24 @@ class LossConfig:
     l1: float = 8.0
     warped: float = 2.0
     generated: float = 4.0
-    perceptual: float = 1.0
+    perceptual: float = 6.0
     equivariance_value: float = 10.0
     equivariance_jacobian: float = 2.0
     flow: float = 10.0
     optical: float = 10.0
     still: float = 1.0
+    parts: float = 0.3
+    led: float = 0.03
     anchor: float = 3.0
     tracked: float = 5.0
-    mask: float = 0.1
+    mask: float = 0.3
     adversarial: float = 0.1
     feature_matching: float = 1.0
     lips_and_eyes: float = 8.0  # how much more their landmarks count in the guided flow
     seeded_until: int | None = (
         None  # step to which the free keypoints are held where they begin; None: always
     )
+    motion_only: bool = False  # detector and dense motion learn alone: nothing is generated
     perceptual_every: int = 2  # steps; at as many times its weight it costs that much less
 
 
@@ -67,10 +73,31 @@ def still_where_moved(still: Tensor, optical: Tensor, grid: Tensor, sure: Tensor
     """How much of the background's mask `still` (N, H, W) lies where the optical flow moves, if it is `sure`.
 
     `optical` (N, H, W, 2) are positions, `grid` (H, W, 2) those without motion. What moved by `MOVED` counts
-    in full. No keypoint can move what the background holds.
+    in full, by `UNMOVED` not at all. No keypoint can move what the background holds.
     """
-    moved = ((optical - grid).norm(dim=-1) / MOVED).clamp(max=1)
+    moved = (((optical - grid).norm(dim=-1) - UNMOVED) / (MOVED - UNMOVED)).clamp(0, 1)
     return (still * moved * sure).sum() / sure.sum().clamp(min=1)
+
+
+def part_choice(masks: Tensor, parts: Tensor) -> Tensor:
+    """Cross entropy of the masks (N, K + 1, H, W), taken together by part, against `parts` (N, P, H, W).
+
+    Without it, shoulders and background came to share their keypoints.
+    """
+    together = torch.stack([masks[:, list(members)].sum(1) for members in PARTS.values()], 1)
+    return -(parts * together.clamp(min=1e-4).log()).sum() / parts.sum().clamp(min=1)
+
+
+def led_by_landmarks(masks: Tensor, anchors: Tensor, has_face: Tensor) -> Tensor:
+    """Cross entropy: where its landmark is, a keypoint's mask should be 1.
+
+    `masks` (N, K + 1, H, W), `anchors` (N, A, 2) of `ANCHORED_KEYPOINTS` in the driving frame. One that
+    has lost its region never gets one again by itself.
+    """
+    sampled = F.grid_sample(masks, anchors[:, :, None], align_corners=False, padding_mode="border")[..., 0]
+    own = torch.stack([sampled[:, k + 1, i] for i, k in enumerate(ANCHORED_KEYPOINTS)], 1)
+    per_pair = -own.clamp(min=1e-4).log().mean(1)
+    return (per_pair * has_face).sum() / has_face.sum().clamp(min=1)
 
 
 def tracked_keypoints(source: Tensor, driving: Tensor, optical: Tensor, sure: Tensor) -> Tensor:
@@ -120,10 +147,9 @@ def mask_choice(mask: Tensor, warped: Tensor, generated: Tensor, target: Tensor)
     Without it the mask saturates at the warped picture before the generated one has learnt anything.
     """
     with torch.no_grad():
-        advantage = (generated - target).abs().mean(1, keepdim=True) - (warped - target).abs().mean(
-            1, keepdim=True
-        )
-        wanted = torch.sigmoid(advantage * CHOICE_SHARPNESS)
+        further = ((generated - target).abs() - (warped - target).abs()).mean(1, keepdim=True)
+        advantage = F.avg_pool2d(further, CHOICE_WINDOW, 1, CHOICE_WINDOW // 2, count_include_pad=False)
+        wanted = torch.sigmoid((advantage + CHOICE_LEAD) * CHOICE_SHARPNESS)
     chosen = mask.float().clamp(1e-4, 1 - 1e-4)
     # Written out, because torch refuses its binary_cross_entropy in mixed precision on CUDA.
     return -(wanted * chosen.log() + (1 - wanted) * (1 - chosen).log()).mean()

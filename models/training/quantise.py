@@ -21,12 +21,13 @@ from avcall.types import U8Image
 from models.keypoint_detector import INPUT_SIZE_PX
 from models.layers import resize
 from models.network import KeypointTensors, Network, first_cached
+from models.runtime import thumbnail
 from models.second_look import as_tensors
 from models.training.data import Clip
 from models.training.drawing import prior_channels, sight_of
 
 Feeds = dict[str, NDArray[Any]]  # inputs of a graph by name
-Calibration = Mapping[str, Sequence[Feeds]]  # by graph: "synthesize" and "refine"
+Calibration = Mapping[str, Sequence[Feeds]]  # by graph: "synthesize", "refine" and "preview"
 # Convolutions by what their names contain.
 EXACT = ("/masks/", "/occlusion/", "/head/")
 FRAMES_PER_CLIP = 2
@@ -36,32 +37,37 @@ SHORTEST_FRAMES = 10
 @torch.no_grad()
 def calibrate(network: Network, clips: Iterable[Clip]) -> Calibration:
     """What the graphs get in calls of these clips: `FRAMES_PER_CLIP` frames of each, from its first."""
-    found: dict[str, list[Feeds]] = {"synthesize": [], "refine": []}
+    found: dict[str, list[Feeds]] = {"synthesize": [], "refine": [], "preview": []}
     for clip in clips:
-        if len(clip) < SHORTEST_FRAMES:
+        frames = sampled_frames(clip)
+        if not frames:
             continue
-        keyframe = network.encode_keyframe(_tensor(clip.picture(0)))
-        source = network.detect(keyframe.small, _priors(clip, 0))
+        picture = picture_tensor(clip.picture(0))
+        source = network.detect(resize(picture, INPUT_SIZE_PX), prior_tensor(clip, 0))
+        keyframe = network.encode_keyframe(picture, source)
         first = first_cached(network)
         cached = {"picture": keyframe.picture, "small": keyframe.small} | {
             f"identity_{i}": feature for i, feature in enumerate(keyframe.identity[first:], first)
         }
-        fixed = {name: value.numpy() for name, value in cached.items()} | _named("source", source)
-        for index in np.linspace(1, len(clip) - 1, FRAMES_PER_CLIP + 1).astype(int)[1:].tolist():
-            camera = resize(_tensor(clip.picture(index)), INPUT_SIZE_PX)
-            driving = network.detect(camera, _priors(clip, index))
+        known = {} if keyframe.parts is None else {"parts": keyframe.parts.numpy()}
+        known |= _named("source", source)
+        fixed = known | {name: value.numpy() for name, value in cached.items()}
+        for index in frames:
+            camera = resize(picture_tensor(clip.picture(index)), INPUT_SIZE_PX)
+            driving = network.detect(camera, prior_tensor(clip, index))
             sight = sight_of(clip, index, 0)
-            refined = network.look_again(keyframe.small, source, driving, as_tensors(sight), camera)
+            refined = network.look_again(
+                keyframe.small, source, driving, as_tensors(sight), camera, keyframe.parts
+            )
             speech = {
                 "mel": clip.mel(index)[None].astype(np.float32),
                 "gate": np.full((1, 1), float(len(clip.pcm) > 0), np.float32),
             }
             found["synthesize"].append(fixed | _named("driving", refined) | speech)
-            beside = {
-                "keyframe": clip.picture(0)[None],
-                "camera": clip.picture(index)[None],
-            } | sight._asdict()
-            found["refine"].append(beside | _named("source", source) | _named("driving", driving))
+            pictures = {"keyframe": clip.picture(0), "camera": clip.picture(index)}
+            beside = known | {side: thumbnail(rgb)[None] for side, rgb in pictures.items()}
+            found["refine"].append(beside | _named("driving", driving) | sight._asdict())
+            found["preview"].append(beside | _named("driving", refined))
     return found
 
 
@@ -70,7 +76,10 @@ def quantise(path: Path, feeds: Sequence[Feeds]) -> None:
     with tempfile.TemporaryDirectory(prefix="avcall-quantise-") as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-        graph = onnx.load(prepared).graph
+        model = onnx.load(prepared)
+        graph = model.graph
+        _give_each_its_own_bias(graph)
+        onnx.save(model, prepared)
         known = {tensor.name for tensor in graph.input}
         exact = [
             node.name
@@ -91,6 +100,26 @@ def quantise(path: Path, feeds: Sequence[Feeds]) -> None:
         )
 
 
+def _give_each_its_own_bias(graph: onnx.GraphProto) -> None:
+    """Dissolve the Identity nodes by which the convolutions of a network that runs twice share their values.
+
+    Behind such a node a bias stays in floating point, which costs a third of the graph's time.
+    """
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    shared: dict[str, str] = {}
+    for node in [n for n in graph.node if n.op_type == "Identity" and n.input[0] in values]:
+        value = values[node.input[0]]
+        if len(value.dims) == 1:
+            graph.initializer.add().CopyFrom(value)
+            graph.initializer[-1].name = node.output[0]
+        else:
+            shared[node.output[0]] = value.name
+        graph.node.remove(node)
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = shared.get(name, name)
+
+
 class _Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime carries no types
     def __init__(self, feeds: Iterable[Feeds]) -> None:
         self._feeds = iter(feeds)
@@ -99,11 +128,21 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime carrie
         return next(self._feeds, None)
 
 
-def _tensor(rgb: U8Image) -> torch.Tensor:
+def sampled_frames(clip: Clip, count: int = FRAMES_PER_CLIP) -> list[int]:
+    """`count` frames of a clip after its first, evenly over it; none of one that is very short."""
+    if len(clip) < SHORTEST_FRAMES:
+        return []
+    found: list[int] = np.linspace(1, len(clip) - 1, count + 1).astype(int)[1:].tolist()
+    return found
+
+
+def picture_tensor(rgb: U8Image) -> torch.Tensor:
+    """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1]."""
     return torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
 
 
-def _priors(clip: Clip, index: int) -> torch.Tensor:
+def prior_tensor(clip: Clip, index: int) -> torch.Tensor:
+    """Mesh and mask of a prepared frame, (1, 2, 64, 64) in [0, 1]."""
     return torch.from_numpy(prior_channels(clip, index))[None].float() / 255
 
 

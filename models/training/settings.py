@@ -81,11 +81,11 @@ def ablate(model: ModelConfig, without: Collection[str]) -> ModelConfig:
 def loss_config(*, guided_flow: bool, optical_flow: bool, regions: bool) -> LossConfig:
     """The losses, perhaps without one of the flow's two teachers, or the weight on mouth and eyes.
 
-    Without `guided_flow` no landmark guides flow and keypoints, without `optical_flow` no classical flow.
+    Without `guided_flow` no landmark guides flow, masks and keypoints, without `optical_flow` no optical one.
     """
     losses = LossConfig()
     if not guided_flow:
-        losses = dataclasses.replace(losses, flow=0.0, anchor=0.0)
+        losses = dataclasses.replace(losses, flow=0.0, anchor=0.0, parts=0.0, led=0.0)
     if not optical_flow:
         losses = dataclasses.replace(losses, optical=0.0, still=0.0, tracked=0.0)
     return losses if regions else dataclasses.replace(losses, lips_and_eyes=1.0)

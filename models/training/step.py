@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from models.dense_motion import Motion
 from models.generator import Picture
 from models.layers import pixel_grid, resize, warp
 from models.network import EncodedKeyframe, KeypointTensors, Network
@@ -13,7 +14,9 @@ from models.training.losses import (
     PerceptualLoss,
     equivariance,
     guided_flow,
+    led_by_landmarks,
     mask_choice,
+    part_choice,
     random_affine,
     still_where_moved,
     taught_flow,
@@ -40,6 +43,9 @@ class TrainingStep(nn.Module):
             "trust", torch.from_numpy(landmark_emphasis(LIPS_AND_EYES_TRUST)), persistent=False
         )
         self.generator = torch.Generator().manual_seed(seed)
+        if config.motion_only:
+            for part in (network.condition, network.identity, network.generator):
+                part.requires_grad_(False)
 
     def _keypoints(self, inputs: Tensor) -> tuple[KeypointTensors, KeypointTensors, Tensor, Tensor]:
         """Keypoints of source and driving, and the equivariance losses, from one pass of the detector.
@@ -58,7 +64,9 @@ class TrainingStep(nn.Module):
         turned = warp(inputs[:, 1], grid)
         values, jacobians = self.network.detector(torch.cat([inputs[:, 0], inputs[:, 1], turned]))
         (sv, dv, tv), (sj, dj, tj) = values.chunk(3), jacobians.chunk(3)
-        value, jacobian = equivariance((dv, dj), (tv, tj), matrix, shift)
+        found = [k for k in range(dv.shape[1]) if k != self.network.config.background_keypoint]
+        original, transformed = (dv[:, found], dj[:, found]), (tv[:, found], tj[:, found])
+        value, jacobian = equivariance(original, transformed, matrix, shift)
         return (sv, sj), (dv, dj), value, jacobian
 
     def _hide(self, inputs: Tensor, seen: Tensor) -> Tensor:
@@ -71,11 +79,14 @@ class TrainingStep(nn.Module):
         return torch.stack([inputs[:, 0], driving], 1)
 
     def _refined(
-        self, batch: Batch, still: Tensor, source: KeypointTensors, driving: KeypointTensors
+        self, batch: Batch, small: Tensor, source: KeypointTensors, driving: KeypointTensors
     ) -> KeypointTensors:
-        """Driving keypoints of a second look, or in some pairs of the first, which learns from these."""
-        refined = self.network.refine(still, source, driving, self._sight(batch))
-        first = torch.rand(len(still), generator=self.generator).to(still.device) >= REFINED_SHARE
+        """Driving keypoints of a second look, or in some pairs of the first, which learns from these.
+
+        `small` (N, 2, 3, 64, 64) are the pairs' pictures.
+        """
+        refined = self.network.refine(small[:, 0], source, driving, self._sight(batch), small[:, 1])
+        first = torch.rand(len(small), generator=self.generator).to(small.device) >= REFINED_SHARE
         values = torch.where(first[:, None, None], driving[0], refined[0])
         return values, torch.where(first[:, None, None, None], driving[1], refined[1])
 
@@ -122,38 +133,58 @@ class TrainingStep(nn.Module):
         small = torch.stack([resize(source, 64), resize(driving, 64)], 1)
         inputs = self._hide(torch.cat([small, batch.priors], 2), batch.seen)
         kp_source, kp_driving, value, jacobian = self._keypoints(inputs)
-        keyframe = EncodedKeyframe(source, small[:, 0], self.network.identity(source))
-        refined = self._refined(batch, keyframe.small, kp_source, kp_driving)
-        motion = self.network.move(keyframe, kp_source, refined)
-        picture = self.network.draw(keyframe, motion, batch.mel, batch.gate)
-        keypoints = torch.stack([kp_source[0], kp_driving[0]], 1)
-        parts = {
-            "l1": weighted_l1(picture.image, driving, batch.weights),
-            "warped": (picture.warped - driving).abs().mean(),
-            "generated": weighted_l1(picture.generated, driving, batch.weights),
-            "flow": guided_flow(motion.flow, batch.landmarks, self.emphasis, batch.has_face),
-            "optical": taught_flow(motion.flow, batch.optical, batch.optical_sure),
-            "still": still_where_moved(
-                motion.masks[:, 0], batch.optical, pixel_grid(64, 64, motion.flow), batch.optical_sure
-            ),
-            "anchor": self._anchor(batch, keypoints, step),
-            "tracked": tracked_keypoints(
-                kp_source[0][:, SEEDED_KEYPOINTS],
-                kp_driving[0][:, SEEDED_KEYPOINTS],
-                batch.optical,
-                batch.optical_sure,
-            ),
-            "mask": mask_choice(picture.mask, picture.warped, picture.generated, driving),
-            "equivariance_value": value,
-            "equivariance_jacobian": jacobian,
-        }
+        refined = self._refined(batch, small, kp_source, kp_driving)
+        motion: Motion = self.network.dense_motion(small[:, 0], kp_source, refined)
+        if c.motion_only:
+            picture = moved_only(source, motion)
+        else:
+            keyframe = EncodedKeyframe(source, small[:, 0], self.network.identity(source))
+            picture = self.network.draw(keyframe, motion, batch.mel, batch.gate)
+        parts = {"equivariance_value": value, "equivariance_jacobian": jacobian}
+        parts |= self._keypoint_parts(batch, kp_source[0], kp_driving[0], step)
+        parts |= self._motion_parts(batch, motion) | self._picture_parts(batch, picture)
         total = sum(
             (getattr(c, name) * part for name, part in parts.items()), torch.zeros((), device=source.device)
         )
         every = c.perceptual_every
-        if step % every == 0:
+        if step % every == 0 and not c.motion_only:
             # The generated branch starves behind the mask unless it is judged by itself as well.
             judged = picture.generated if step % (3 * every) == 0 else picture.image
             parts["perceptual"] = self._crop_perceptual(judged, driving)
             total = total + c.perceptual * every * parts["perceptual"]
         return total, parts, picture
+
+    def _picture_parts(self, batch: Batch, picture: Picture) -> dict[str, Tensor]:
+        driving = batch.pictures[:, 1]
+        parts = {
+            "l1": weighted_l1(picture.image, driving, batch.weights),
+            "warped": (picture.warped - driving).abs().mean(),
+        }
+        if not self.config.motion_only:
+            parts["generated"] = weighted_l1(picture.generated, driving, batch.weights)
+            parts["mask"] = mask_choice(picture.mask, picture.warped, picture.generated, driving)
+        return parts
+
+    def _motion_parts(self, batch: Batch, motion: Motion) -> dict[str, Tensor]:
+        grid = pixel_grid(64, 64, motion.flow)
+        return {
+            "flow": guided_flow(motion.flow, batch.landmarks, self.emphasis, batch.has_face),
+            "optical": taught_flow(motion.flow, batch.optical, batch.optical_sure),
+            "still": still_where_moved(motion.masks[:, 0], batch.optical, grid, batch.optical_sure),
+            "parts": part_choice(motion.masks, batch.parts),
+            "led": led_by_landmarks(motion.masks, batch.anchors[:, 1], batch.has_face),
+        }
+
+    def _keypoint_parts(self, batch: Batch, source: Tensor, driving: Tensor, step: int) -> dict[str, Tensor]:
+        return {
+            "anchor": self._anchor(batch, torch.stack([source, driving], 1), step),
+            "tracked": tracked_keypoints(
+                source[:, SEEDED_KEYPOINTS], driving[:, SEEDED_KEYPOINTS], batch.optical, batch.optical_sure
+            ),
+        }
+
+
+def moved_only(keyframe: Tensor, motion: Motion) -> Picture:
+    """The keyframe moved, and nothing generated."""
+    warped = warp(keyframe, motion.flow)
+    return Picture(warped, warped, warped, torch.ones_like(warped[:, :1]))

@@ -25,7 +25,7 @@ from PIL import Image
 from rich.console import Console
 
 from avcall.bitstream import avif
-from avcall.types import FRAME_SIZE_PX, FaceCrop, HeldKeyframe, U8Image
+from avcall.types import FRAME_SIZE_PX, FaceCrop, U8Image
 from models.config import MEL_BANDS, MEL_STEPS
 from models.metrics.picture import psnr, ssim_map
 from models.metrics.stlpips import StLpips, Trunk
@@ -145,7 +145,7 @@ class Animator:
         source = self._runtime.detect(still.rgb, first.priors)
         self._runtime.set_keyframe(0, still.rgb, source)
         silence = np.zeros((MEL_BANDS, MEL_STEPS), np.float32)
-        held = HeldKeyframe(still.rgb, source, first.priors.landmarks)
+        held = self._runtime.hold(still.rgb, source, first.priors.landmarks)
         poses = [
             self._runtime.refine(pose, crop.rgb, crop.priors.landmarks, held)
             for pose, crop in zip(self._poses, self._crops[1:], strict=True)

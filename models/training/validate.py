@@ -81,9 +81,9 @@ def _psnr(network: Network, example: Example, device: torch.device) -> float:
     priors = example.priors.to(device).float() / 255
     small = resize(pictures, PRIOR_SIZE_PX)
     (source, driving) = (network.detect(small[i : i + 1], priors[i : i + 1]) for i in (0, 1))
-    keyframe = network.encode_keyframe(pictures[:1])
+    keyframe = network.encode_keyframe(pictures[:1], source)
     sight = Sight(*(part.to(device) for part in example.sight))
-    driving = network.look_again(keyframe.small, source, driving, sight, small[1:])
+    driving = network.look_again(keyframe.small, source, driving, sight, small[1:], keyframe.parts)
     drawn = network(keyframe, source, driving, example.mel[None].to(device), example.gate[None].to(device))
     error = float((drawn.image.clamp(0, 1) - pictures[1:]).square().mean())
     return min(-10 * float(np.log10(max(error, 1e-12))), MAX_PSNR_DB)

@@ -1,14 +1,18 @@
 """The demo's own parts; the whole of it runs in tests/e2e/test_processes.py."""
 
+import dataclasses
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from avcall.demo import DemoFiles, _finish, recorded_pictures, recorded_sound
+from avcall.demo import DemoFiles, _finish, recorded_pictures, recorded_sound, report
 from avcall.errors import AvcallError
+from avcall.stats import Bill
 from receiver.record import Mp4Writer
 from tests.clips import GREY_STEP, grey_index, tone, tone_level
 
@@ -59,3 +63,21 @@ def test_an_end_that_fails_is_quoted(code: str, words: str) -> None:
 
 def test_files_lie_in_the_folder(tmp_path: Path) -> None:
     assert DemoFiles(tmp_path)["call.mp4"] == tmp_path / "call.mp4"
+
+
+def test_the_report_says_how_many_pictures_had_no_motion_of_their_own(tmp_path: Path) -> None:
+    bill = dataclasses.asdict(Bill(**{field.name: 1000 for field in dataclasses.fields(Bill)}))
+    playout = {"concealed_frames": 9, "jitter": {"playout_delay_ms": 104.2}}
+    pictures = {"shown": 283, "skew_ms": 2.0, "worst_skew_ms": -19.0, "draw_ms": 21.4}
+    received = {"fps": 25.0, "provider": "CPU", "snapshot": {"pictures": pictures, "playout": playout}}
+    written = io.StringIO()
+    console = Console(file=written, width=80)
+    report(
+        console,
+        DemoFiles(tmp_path),
+        {"sender": {"bill": bill | {"headers_bytes": 0}}, "receiver": received},
+    )
+    said = " ".join(written.getvalue().split())
+    assert "received 25.0 pictures a second, 9 of 283 without motion of their own" in said
+    assert "playout delay 104 ms; A/V skew +2 ms (worst -19 ms)" in said
+    assert max(len(line) for line in written.getvalue().splitlines() if "/" not in line) <= 80

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.dense_motion import MAX_FLOW, DenseMotion
+from models.dense_motion import MAX_FLOW, UNCOVERED, DenseMotion
 from models.layers import pixel_grid
 from tests.models.tiny import TINY_LIVE, keypoints, pictures
 
@@ -49,11 +49,41 @@ def test_the_flow_is_the_motion_that_the_masks_choose() -> None:
     source, driving = keypoints(1, 1), keypoints(1, 2)
     motions = motion.sparse_motions(pixel_grid(64, 64, picture), source, driving)[0]
     motion.masks.weight.zero_()
+    nothing = torch.zeros(1, 11, 64, 64)
     for chosen in (0, 4):
         motion.masks.bias.fill_(-50)
         motion.masks.bias[chosen] = 50
-        flow = motion(picture, source, driving).flow[0]
+        flow = motion(picture, source, driving, nothing).flow[0]
         torch.testing.assert_close(flow, motions[chosen], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_place_goes_to_the_keypoint_that_brings_its_own_part() -> None:
+    motion, picture = make_motion(), pictures(1, 64)
+    source = keypoints(1, 1)
+    driving = (source[0] + torch.tensor([0.25, 0.0]), source[1])  # all moves right by 8 of 64 pixels
+    motion.masks.weight.zero_()
+    motion.masks.bias.zero_()
+    parts = torch.zeros(1, 11, 64, 64)
+    parts[:, 3, :, :32] = 50  # the keyframe's left half belongs to keypoint 2
+    masks = motion(picture, source, driving, parts).masks
+    assert (masks[:, 3, :, :39] > 0.99).all() and (masks[:, 3, :, 41:] < 0.2).all()
+    drawn, known = motion(picture, source, driving), motion.parts(picture, source)
+    assert torch.equal(drawn.flow, motion(picture, source, driving, known).flow)
+    assert not torch.equal(drawn.flow, motion(picture, source, driving, parts).flow)
+
+
+@torch.no_grad()
+def test_the_background_shuns_what_a_person_hides() -> None:
+    maps, picture = make_motion().part_maps, pictures(1, 64)
+    assert maps is not None and maps.background == [0, 10]
+    heat = torch.zeros(1, 10, 64, 64)
+    plain = maps.head(maps.hourglass(torch.cat([picture, heat], 1)))
+    share = torch.softmax(plain, 1)[:, [0, 10]].sum(1)
+    found = maps(picture, heat)
+    assert torch.equal(found[:, 1:10], plain[:, 1:10])
+    for k in (0, 10):
+        torch.testing.assert_close(found[:, k], plain[:, k] + UNCOVERED * share.log())
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ def test_values_and_jacobians_are_heatmap_expectations() -> None:
     values, jacobians = detector(x)
     features = detector.hourglass(x)
     logits, maps = detector.heatmaps(features)[0], detector.jacobians(features)[0]
-    for k in range(detector.num_keypoints):
+    for k in range(detector.num_keypoints - 1):  # the last one is the background's
         weights = torch.exp((logits[k] - logits[k].max()) / 0.1)
         weights /= weights.sum()
         value, jacobian = torch.zeros(2), torch.zeros(4)
@@ -40,6 +40,15 @@ def test_values_and_jacobians_are_heatmap_expectations() -> None:
         torch.testing.assert_close(values[0, k], value, atol=1e-4, rtol=0)
         expected = guard_jacobian(jacobian.view(2, 2))
         torch.testing.assert_close(jacobians[0, k], expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_backgrounds_keypoint_is_not_looked_for() -> None:
+    values, jacobians = make_detector()(make_input())
+    assert not values[:, 9].any() and values[:, :9].all()
+    assert torch.equal(jacobians[:, 9], torch.eye(2).expand(2, 2, 2))
+    free = KeypointDetector(dataclasses.replace(TINY_LIVE, background_keypoint=None)).eval()
+    assert free(make_input())[0][:, 9].all()
 
 
 @torch.no_grad()

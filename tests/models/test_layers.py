@@ -1,5 +1,7 @@
 """The shared blocks, against the plainest way to compute the same."""
 
+import dataclasses
+
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -99,6 +101,19 @@ def test_an_hourglass_keeps_the_size_and_hands_its_input_through() -> None:
     out = hourglass(x)
     assert out.shape == (2, hourglass.outputs, 32, 32)
     assert torch.equal(out[:, -5:], x)
+
+
+def test_residual_blocks_change_nothing_before_they_have_learnt() -> None:
+    plain = HourglassConfig(width=4, levels=3, max_width=16, head_kernel=3)
+    torch.manual_seed(0)
+    bare = Hourglass(5, plain).eval()
+    grown = Hourglass(5, dataclasses.replace(plain, blocks=2, block_width=6)).eval()
+    missing, unexpected = grown.load_state_dict(bare.state_dict(), strict=False)
+    assert not unexpected and all(name.startswith("blocks.") for name in missing)
+    x = pictures(2, 32)[:, [0, 1, 2, 0, 1]]
+    assert torch.equal(grown(x), bare(x))
+    torch.nn.init.ones_(grown.blocks[1].conv2.bias)
+    torch.testing.assert_close(grown(x), bare(x) + 1)
 
 
 def test_resize_averages_downwards() -> None:

@@ -8,7 +8,10 @@ from torch import nn
 
 from avcall.errors import ConfigError
 from models.config import LIVE, PAPER, PRESETS, ModelConfig
+from models.layers import warp
 from models.network import EncodedKeyframe, Network
+from models.priors import NUM_LANDMARKS
+from models.sight import Sight
 from tests.models.tiny import TINY_LIVE, TINY_PAPER, keypoints, pictures, random_network
 
 
@@ -29,8 +32,8 @@ def test_parameter_counts_of_the_live_preset() -> None:
     with torch.device("meta"):
         network = Network(LIVE)
     assert count(network.detector) == 1_038_308
-    assert count(network.dense_motion) == 1_335_396
-    assert count(network) == 3_568_396
+    assert count(network.dense_motion) == 1_540_110
+    assert count(network) == 3_773_110
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
@@ -39,7 +42,7 @@ def test_shapes_at_full_size(preset: ModelConfig) -> None:
         network = Network(preset).eval()
         picture = torch.zeros(1, 3, 256, 256)
         values, jacobians = network.detect(torch.zeros(1, 3, 64, 64), torch.zeros(1, 2, 64, 64))
-        encoded = network.encode_keyframe(picture)
+        encoded = network.encode_keyframe(picture, (values, jacobians))
         motion = network.move(encoded, (values, jacobians), (values, jacobians))
         drawn = network.draw(encoded, motion, torch.zeros(1, 80, 16), torch.ones(1, 1))
     assert (values.shape, jacobians.shape) == ((1, 10, 2), (1, 10, 2, 2))
@@ -63,11 +66,11 @@ def synthesize(network: Network, encoded: EncodedKeyframe, seed: int) -> torch.T
 @pytest.mark.parametrize("config", [TINY_PAPER, TINY_LIVE], ids=["paper", "live"])
 def test_a_cached_keyframe_draws_what_an_uncached_one_does(config: ModelConfig) -> None:
     network, picture = random_network(config), pictures(1, 256)
-    cached = network.encode_keyframe(picture)
+    cached = network.encode_keyframe(picture, keypoints(1, 1))
     first = synthesize(network, cached, 2)
-    assert torch.equal(synthesize(network, network.encode_keyframe(picture), 2), first)
+    assert torch.equal(synthesize(network, network.encode_keyframe(picture, keypoints(1, 1)), 2), first)
     other = synthesize(network, cached, 3)
-    assert torch.equal(synthesize(network, network.encode_keyframe(picture), 3), other)
+    assert torch.equal(synthesize(network, network.encode_keyframe(picture, keypoints(1, 1)), 3), other)
     assert not torch.equal(first, other)
     assert torch.equal(synthesize(network, cached, 2), first)  # drawing leaves the cache as it was
 
@@ -87,7 +90,7 @@ def test_every_row_of_the_ablation_builds_and_runs(
         small = pictures(1, 64)
         points = network.detect(small, torch.zeros(1, 2, 64, 64))
         drawn = network(
-            network.encode_keyframe(picture), points, points, torch.rand(1, 80, 16), torch.ones(1, 1)
+            network.encode_keyframe(picture, points), points, points, torch.rand(1, 80, 16), torch.ones(1, 1)
         )
     assert drawn.image.shape == picture.shape
     assert drawn.image.isfinite().all()
@@ -110,3 +113,24 @@ def test_a_missing_key_is_refused(key: str) -> None:
     del values[key]
     with pytest.raises(ConfigError, match="does not fit this version"):
         ModelConfig.from_dict(values)
+
+
+@torch.no_grad()
+def test_a_second_look_is_taken_twice_and_dropped_where_it_draws_worse() -> None:
+    network = random_network(TINY_LIVE)
+    still, source, driving = pictures(1, 64), keypoints(1, 1), keypoints(1, 2)
+    wanted = network.dense_motion(still, source, keypoints(1, 3)).flow
+    blind, unpinned = torch.zeros(1, 2, NUM_LANDMARKS, 2), torch.zeros(1, 4)
+    sight = Sight(
+        wanted, torch.ones(1, 64, 64), blind, torch.zeros(1, NUM_LANDMARKS), blind[:, :, :4], unpinned
+    )
+    camera = warp(still, wanted)
+    found = network.look_again(still, source, driving, sight, camera)
+    once = network.refine(still, source, driving, sight, camera)
+    twice = network.refine(still, source, once, sight, camera)
+    for part, expected in zip(found, twice, strict=True):
+        torch.testing.assert_close(part, expected)
+    assert not torch.allclose(once[0], twice[0])
+    as_drawn = warp(still, network.dense_motion(still, source, driving).flow)
+    for part, first in zip(network.look_again(still, source, driving, sight, as_drawn), driving, strict=True):
+        assert torch.equal(part, first)

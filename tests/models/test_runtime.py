@@ -17,7 +17,6 @@ from avcall.errors import InputError, WeightsError
 from avcall.types import HeldKeyframe
 from models.runtime import (
     DEFAULT_WEIGHTS,
-    OPTIONAL,
     WEIGHTS_VARIABLE,
     Device,
     Graph,
@@ -225,12 +224,12 @@ def test_a_folder_may_lack_preview_and_refiner(copy: Path) -> None:
     assert ModelRuntime(device=Device.CPU, weights=copy).has_preview
     path = copy / "manifest.json"
     manifest = json.loads(path.read_text())
-    for graph in OPTIONAL:
+    for graph in (Graph.REFINE, Graph.PREVIEW):
         del manifest["sha256"][f"{graph.value}.onnx"]
         (copy / f"{graph.value}.onnx").unlink()
     path.write_text(json.dumps(manifest))
-    assert graphs_in(copy) == (Graph.DETECT, Graph.ENCODE_KEYFRAME, Graph.SYNTHESIZE)
-    for wanted in (None, (Graph.DETECT, *OPTIONAL)):
+    assert graphs_in(copy) == (Graph.DETECT, Graph.PART_MAPS, Graph.ENCODE_KEYFRAME, Graph.SYNTHESIZE)
+    for wanted in (None, (Graph.DETECT, Graph.REFINE, Graph.PREVIEW)):
         runtime = ModelRuntime(wanted, device=Device.CPU, weights=copy)
         assert not runtime.has_preview
         runtime.warm_up()

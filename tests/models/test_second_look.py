@@ -5,7 +5,7 @@ import torch
 
 from models.dense_motion import Motion
 from models.layers import pixel_grid
-from models.second_look import LANDMARKS_MISFIT, _solve, misfit, second_look
+from models.second_look import LANDMARKS_MISFIT, _solve, misfit, second_look, texture_of
 from models.sight import PINNED_KEYPOINTS, Sight
 from tests.models.tiny import keypoints
 
@@ -45,9 +45,20 @@ def sight_of(flow: torch.Tensor, sure: float = 1.0) -> Sight:
     )
 
 
+def look(
+    masks: torch.Tensor,
+    source: tuple[torch.Tensor, torch.Tensor],
+    driving: tuple[torch.Tensor, torch.Tensor],
+    sight: Sight,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The second look at a frame whose texture is the same everywhere."""
+    texture = torch.tensor([1.0, 0.0, 1.0])[:, None, None].expand(len(masks), -1, 64, 64)
+    return second_look(masks, source, driving, sight, texture)
+
+
 def test_keypoints_that_draw_what_is_seen_stay() -> None:
     masks, source, driving = smooth_masks(), keypoints(1, 1), keypoints(1, 2)
-    values, jacobians = second_look(masks, source, driving, sight_of(flow_of(masks, source, driving)))
+    values, jacobians = look(masks, source, driving, sight_of(flow_of(masks, source, driving)))
     torch.testing.assert_close(values, driving[0], atol=1e-3, rtol=0)
     torch.testing.assert_close(jacobians, driving[1], atol=1e-3, rtol=0)
 
@@ -56,7 +67,7 @@ def test_a_shift_of_everything_moves_every_keypoint_by_it() -> None:
     masks, source = smooth_masks(), keypoints(1, 1)
     shift = torch.tensor([0.1, -0.05])
     moved = pixel_grid(64, 64, masks)[None] + shift  # the driving frame shows at z what was at z + shift
-    values, _ = second_look(masks, source, source, sight_of(moved))
+    values, _ = look(masks, source, source, sight_of(moved))
     wrong = (flow_of(masks, source, source) - moved).abs().mean()
     left = (flow_of(masks, source, (values, source[1])) - moved).abs().mean()
     assert left < 0.4 * wrong
@@ -67,16 +78,65 @@ def test_a_flow_of_other_keypoints_is_fitted_closely() -> None:
     masks, source, first, true = smooth_masks(2), keypoints(2, 1), keypoints(2, 2), keypoints(2, 2)
     true = (true[0] + 0.03, true[1] * 1.04)
     seen = flow_of(masks, source, true)
-    found = second_look(masks, source, first, sight_of(seen))
+    found = look(masks, source, first, sight_of(seen))
     before = (flow_of(masks, source, first) - seen).abs().mean()
     # Not exactly: the prior holds the fit to the first look a little.
     assert (flow_of(masks, source, found) - seen).abs().mean() < 0.15 * before
 
 
+def ramp(x: float, y: float) -> torch.Tensor:
+    """(1, 3, 64, 64), brighter by x and y from place to place."""
+    across = torch.arange(64.0)
+    return (x * across + y * across[:, None]).expand(1, 3, 64, 64) / 64
+
+
+@pytest.mark.parametrize(("x", "y", "wanted"), [(1, 0, (2, 0, 0)), (0, 1, (0, 0, 2)), (1, 1, (1, 1, 1))])
+def test_texture_is_the_mean_product_of_the_gradients(
+    x: float, y: float, wanted: tuple[int, int, int]
+) -> None:
+    found = texture_of(ramp(x, y))[0, :, 1:-1, 1:-1]
+    torch.testing.assert_close(
+        found, torch.tensor(wanted).float()[:, None, None].expand(found.shape), atol=0.1, rtol=0
+    )
+
+
+def test_a_picture_of_one_colour_weighs_the_same_everywhere() -> None:
+    found = texture_of(torch.full((1, 3, 64, 64), 0.5))
+    torch.testing.assert_close(found[0, :, 0, 0], torch.tensor([1.0, 0.0, 1.0]))
+    assert found.std((2, 3)).max() == 0
+
+
+def test_along_an_edge_the_flow_is_not_believed() -> None:
+    masks, source = smooth_masks(), keypoints(1, 1)
+    moved = pixel_grid(64, 64, masks)[None] + torch.tensor([0.04, 0.04])
+    upright = texture_of(ramp(1, 0))  # its edges run from top to bottom: only x can be seen
+    values, _ = second_look(masks, source, source, sight_of(moved), upright)
+    shift = (source[0] - values)[0].mean(0)
+    assert shift[0] > 3 * shift[1] > 0
+
+
+def test_the_fit_minimises_the_weighted_squares() -> None:
+    """No other keypoints near the fitted ones have a smaller sum, by the definition."""
+    masks, source, true = smooth_masks(), keypoints(1, 1), keypoints(1, 2)
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    texture, seen = texture_of(picture), flow_of(masks, source, (true[0] + 0.02, true[1]))
+    values, jacobians = second_look(masks, source, true, sight_of(seen), texture)
+
+    def squares(values: torch.Tensor) -> float:
+        x, y = (flow_of(masks, source, (values, jacobians)) - seen).unbind(-1)
+        xx, xy, yy = texture.unbind(1)
+        return float((xx * x * x + 2 * xy * x * y + yy * y * y).mean())
+
+    assert squares(values) < 0.3 * squares(true[0])
+    for way in (-0.02, 0.02):
+        assert squares(values) < squares(values + torch.tensor([way, 0.0]))
+        assert squares(values) < squares(values + torch.tensor([0.0, way]))
+
+
 def test_optical_flow_far_from_the_first_look_is_not_believed() -> None:
     masks, source = smooth_masks(), keypoints(1, 1)
     elsewhere = pixel_grid(64, 64, masks)[None] + 1.0
-    values, jacobians = second_look(masks, source, source, sight_of(elsewhere))
+    values, jacobians = look(masks, source, source, sight_of(elsewhere))
     torch.testing.assert_close(values, source[0], atol=1e-3, rtol=0)
     torch.testing.assert_close(jacobians, source[1], atol=1e-3, rtol=0)
 
@@ -101,12 +161,12 @@ def test_landmarks_alone_pull_the_motion_where_they_are() -> None:
     at = torch.rand(1, LANDMARKS, 2, generator=torch.Generator().manual_seed(1)) * 0.8 - 0.4
     pair = torch.stack([at + 0.1, at], 1)  # the keyframe's, then the frame's
     blind = sight_of(pixel_grid(64, 64, masks)[None], sure=0.0)._replace(landmarks=pair)
-    found = second_look(masks, source, source, blind._replace(trust=torch.ones(1, LANDMARKS)))
+    found = look(masks, source, source, blind._replace(trust=torch.ones(1, LANDMARKS)))
     sampled = torch.nn.functional.grid_sample(
         flow_of(masks, source, found).permute(0, 3, 1, 2), at[:, :, None], align_corners=False
     )[..., 0].transpose(1, 2)
     assert (sampled - pair[:, 0]).abs().mean() < 0.02
-    untouched = second_look(masks, source, source, blind)
+    untouched = look(masks, source, source, blind)
     torch.testing.assert_close(untouched[0], source[0], atol=1e-5, rtol=0)
 
 
@@ -116,7 +176,7 @@ def test_a_pinned_keypoint_follows_its_landmark_and_not_its_region() -> None:
     at = source[0][:, list(PINNED_KEYPOINTS)]
     down = torch.tensor([0.0, 0.06])
     pinned = still._replace(pins=torch.stack([at, at + down], 1), pinned=torch.ones(1, 4))
-    values, _ = second_look(masks, source, source, pinned)
+    values, _ = look(masks, source, source, pinned)
     moved = (values - source[0])[0]
     torch.testing.assert_close(moved[list(PINNED_KEYPOINTS)], down.expand(4, 2), atol=0.01, rtol=0)
 
@@ -124,15 +184,33 @@ def test_a_pinned_keypoint_follows_its_landmark_and_not_its_region() -> None:
 def test_nonsense_gives_keypoints_that_are_finite_and_near_the_picture() -> None:
     masks = smooth_masks()
     wild = torch.rand(1, 64, 64, 2, generator=torch.Generator().manual_seed(2)) * 1e4
-    values, jacobians = second_look(masks, keypoints(1, 1), keypoints(1, 2), sight_of(wild))
+    values, jacobians = look(masks, keypoints(1, 1), keypoints(1, 2), sight_of(wild))
     assert values.abs().max() <= 1.5 and jacobians.isfinite().all()
     assert torch.linalg.det(jacobians).abs().min() > 5e-3
 
 
-@pytest.mark.parametrize("size", [1, 7, 30])
+@pytest.mark.parametrize("size", [1, 7, 60])
 def test_the_elimination_solves_as_lapack_does(size: int) -> None:
     generator = torch.Generator().manual_seed(size)
     root = torch.rand(3, size, size, generator=generator)
     matrix = root @ root.transpose(1, 2) + 0.1 * torch.eye(size)
     right = torch.rand(3, size, 2, generator=generator)
     torch.testing.assert_close(_solve(matrix, right), torch.linalg.solve(matrix, right), atol=1e-3, rtol=1e-3)
+
+
+def test_masks_learn_to_be_fitted_with() -> None:
+    """Descent on the masks alone, through the fit, makes a motion drawable that they could not hold."""
+    source, wanted = keypoints(1, 1), keypoints(1, 2)
+    flow = flow_of(smooth_masks(), source, wanted)
+    logits = torch.zeros(1, K + 1, 64, 64, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], 0.1)
+    errors = []
+    for _ in range(20):
+        masks = torch.softmax(logits, 1)
+        fitted = look(masks, source, source, sight_of(flow))
+        error = (flow_of(masks, source, fitted) - flow).abs().mean()
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[-1] < 0.7 * errors[0]

@@ -39,6 +39,7 @@ TINY_LIVE = dataclasses.replace(
         condition_channels=4,
         modulated_scales=(2, 3),
     ),
+    part_maps=HourglassConfig(width=4, levels=2, max_width=8, head_kernel=3),
 )
 
 

@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import cv2
@@ -14,7 +14,7 @@ from sender.encode import KeyframeEncoder
 from sender.picture import PicturePath
 from sender.preview import Previewer
 from sender.track import FaceState
-from tests.fakes import FakeRuntime, FakeTracker, grey_picture, make_crop
+from tests.fakes import FakeRuntime, FakeTracker, grey_picture, make_crop, open_eyed_landmarks
 
 
 def make_path(blind: Iterable[int] = (), photo_grey: int | None = None) -> PicturePath:
@@ -59,6 +59,19 @@ def test_a_keyframe_waits_for_a_face_that_is_fully_seen(monkeypatch: pytest.Monk
     monkeypatch.setattr(path._tracker, "crop", lambda frame: make_crop(frame.pts_ms, found=False))
     hidden = path.process(frame(0))
     assert hidden.keyframe is None and hidden.motion is not None
+
+
+def test_a_keyframe_waits_for_open_eyes_and_a_photo_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for photo_grey, taken in ((None, [False, True]), (90, [True, False])):
+        path = make_path(photo_grey=photo_grey)
+        openness = iter((0.05, 0.3))
+
+        def crop(frame: VideoFrame, openness: Iterator[float] = openness) -> FaceCrop:
+            made = make_crop(frame.pts_ms)
+            return replace(made, priors=replace(made.priors, landmarks=open_eyed_landmarks(next(openness))))
+
+        monkeypatch.setattr(path._tracker, "crop", crop)
+        assert [path.process(frame(i)).keyframe is not None for i in range(2)] == taken
 
 
 def test_a_lost_face_gives_no_motion_and_says_so() -> None:

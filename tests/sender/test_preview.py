@@ -1,12 +1,10 @@
-import numpy as np
 import pytest
 
 from avcall.types import HeldKeyframe
 from sender.encode import EncodedKeyframe
-from sender.preview import Previewer, thumbnail
+from sender.preview import Previewer
 from sender.references import Estimate
 from tests.fakes import FakeRuntime, grey_picture, still_keypoints
-from tests.units import make_still
 
 
 def keyframe(index: int, grey: int) -> EncodedKeyframe:
@@ -15,12 +13,6 @@ def keyframe(index: int, grey: int) -> EncodedKeyframe:
 
 def previewer() -> Previewer:
     return Previewer(FakeRuntime())  # type: ignore[arg-type]
-
-
-def test_a_thumbnail_is_the_mean_of_each_area() -> None:
-    wanted = make_still().reshape(64, 4, 64, 4, 3).mean((1, 3))
-    assert thumbnail(make_still()).shape == (64, 64, 3)
-    assert np.abs(thumbnail(make_still()) - wanted).max() <= 1
 
 
 def test_the_error_is_that_of_the_picture_and_the_distance_that_of_the_pose() -> None:

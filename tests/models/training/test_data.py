@@ -23,6 +23,7 @@ from models.training.data import (
     DataConfig,
     PairSampler,
     load_clips,
+    part_places,
     region_weights,
     seed_places,
 )
@@ -130,11 +131,29 @@ def test_a_mirrored_pair_swaps_left_and_right_anchors(tmp_path: Path) -> None:
 def test_free_keypoints_begin_around_the_face_and_in_the_picture() -> None:
     points = np.zeros((NUM_LANDMARKS, 2), np.float32)
     points[FOREHEAD], points[CHIN] = (0.0, -0.3), (0.0, 0.3)
-    left, right, breast, hair, _ = seed_places(points)
+    left, right, hair_left, hair_right = seed_places(points)
     assert left[0] < 0 < right[0] and left[1] == right[1] > points[CHIN][1]
-    assert breast[1] > points[CHIN][1] and hair[1] < points[FOREHEAD][1]
+    assert hair_left[0] < 0 < hair_right[0] and hair_left[1] == hair_right[1] < 0
     points[CHIN] = (0.0, 0.9)
     assert np.abs(seed_places(points)).max() <= np.float32(SEED_REACH)
+
+
+def test_parts_of_the_picture_leave_out_neck_edges_and_falling_hair() -> None:
+    points = np.zeros((NUM_LANDMARKS, 2), np.float32)
+    points[:] = (128, 100)
+    points[FOREHEAD], points[CHIN] = (128, 40), (128, 160)  # 30 of 64 pixels high, the chin at (32, 40)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[8:40, 20:44], mask[40:, 8:56] = 255, 255
+    mask[8:40, 19] = 128  # an edge
+    hidden = mask.copy()
+    hidden[:10, :10] = 255
+    background, head, body = part_places(points, mask, hidden)
+    assert background[4, 60] and not background[4, 4] and not background[:, 19][8:40].any()
+    assert head[8:38, 20:44].all() and not head[42:].any()
+    assert body[50:, 26:38].all() and body[50:54, 8:12].all()
+    assert not body[:44].any()  # the neck
+    assert not body[45:54, 44:48].any() and body[60:, 44:48].all()  # where hair may fall
+    assert (background + head + body).max() == 1
 
 
 def test_speech_hides_the_mouth_from_the_detector(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ class FakeRuntime:
         self.detected.append(priors)
         return make_keypoints(len(self.detected))
 
+    def hold(self, rgb: U8Image, keypoints: Keypoints, landmarks: F32Array | None) -> HeldKeyframe:
+        return HeldKeyframe(rgb, keypoints, landmarks)
+
     def refine(
         self, driving: Keypoints, rgb: U8Image, landmarks: F32Array | None, keyframe: HeldKeyframe
     ) -> Keypoints:

@@ -32,6 +32,9 @@ class FakeRuntime:
     def detect(self, rgb: U8Image, priors: Priors) -> Keypoints:
         return make_keypoints(2)
 
+    def hold(self, rgb: U8Image, keypoints: Keypoints, landmarks: F32Array | None) -> HeldKeyframe:
+        return HeldKeyframe(rgb, keypoints, landmarks)
+
     def refine(
         self, driving: Keypoints, rgb: U8Image, landmarks: F32Array | None, keyframe: HeldKeyframe
     ) -> Keypoints:
@@ -79,7 +82,7 @@ class FakeSets:
 
 
 def judge(every: int = 2, *, hears: bool = False) -> ClipJudge:
-    return ClipJudge(FakeFrames(), FakeSets(syncnet=Path() if hears else None), every)  # type: ignore[arg-type]
+    return ClipJudge(FakeFrames(), FakeSets(syncnet=Path() if hears else None), slice(0, None, every))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -96,21 +99,29 @@ def test_ones_own_first_frame_is_not_judged_another_persons_clip_is_from_the_fir
     clip: Clip, own: Still
 ) -> None:
     runtime = FakeRuntime()
-    same = list(draw_clip(runtime, clip, own, 3, other=False))  # type: ignore[arg-type]
+    same = list(draw_clip(runtime, clip, own, slice(0, None, 3), other=False))  # type: ignore[arg-type]
     assert [one.index for one in same] == [3, 6]
     assert runtime.drawn == [False, True] * 2
     assert np.array_equal(same[0].wanted, clip.picture(3))
     assert same[0].pictures[Row.UNMOVED] is own.rgb
     assert same[0].pictures[Row.SILENT].max() == MARK
     assert same[0].pictures[Row.SPEECH].max() == 2 * MARK
-    cross = draw_clip(runtime, clip, STILL, 3, other=True)  # type: ignore[arg-type]
+    cross = draw_clip(runtime, clip, STILL, slice(0, None, 3), other=True)  # type: ignore[arg-type]
     assert [one.index for one in cross] == [0, 3, 6]
+
+
+def test_the_first_seconds_of_a_clip_are_judged_alone(clip: Clip, own: Still) -> None:
+    config = EvaluateConfig(weights=(), data=Path(), every=2, seconds=0.16)
+    same = draw_clip(FakeRuntime(), clip, own, config.span, other=False)  # type: ignore[arg-type]
+    assert [one.index for one in same] == [2, 4]
+    with pytest.raises(InputError, match=r"--seconds is 0\.01; it goes from 0\.04"):
+        EvaluateConfig(weights=(), data=Path(), seconds=0.01)
 
 
 def test_a_clip_without_sound_is_drawn_in_silence_only(clip: Clip, own: Still) -> None:
     clip.pcm = np.zeros(0, np.int16)
     runtime = FakeRuntime()
-    frames = list(draw_clip(runtime, clip, own, 4, other=False))  # type: ignore[arg-type]
+    frames = list(draw_clip(runtime, clip, own, slice(0, None, 4), other=False))  # type: ignore[arg-type]
     assert runtime.drawn == [False]
     assert frames[0].pictures[Row.SPEECH] is frames[0].pictures[Row.SILENT]
 

@@ -1,5 +1,6 @@
 """How an evaluation reads."""
 
+import dataclasses
 import json
 
 from models.metrics.measures import Scores
@@ -24,7 +25,7 @@ def report(label: str = "live, complete", psnr: float = 24.0, *, cross: bool = T
     }
     same = Block(rows, (ClipReport("a", "a", 3, rows),))
     crossed = Block({row.value: Scores(aed=0.5) for row in Row}, ()) if cross else None
-    return Report(label, "folder", {}, "CPU", 5, same, crossed, ("FID: no --inception file",))
+    return Report(label, "folder", {}, "CPU", 5, None, same, crossed, ("FID: no --inception file",))
 
 
 def test_a_folder_is_named_by_what_it_switches_off() -> None:
@@ -43,6 +44,11 @@ def test_one_folder_has_a_block_for_each_protocol_with_the_unmoved_keyframe() ->
     assert points.columns == ("", "LMD % ↓", "faces lost ↓")
     assert cross.columns == ("", "AED ↓")
     assert len(all_tables([report(cross=False)])) == 3
+
+
+def test_a_table_of_the_beginning_of_clips_says_so() -> None:
+    (table, *_) = all_tables([dataclasses.replace(report(), seconds=4.0)])
+    assert table.title == "Same identity, 4 s a clip (the first frame is the keyframe)"
 
 
 def test_several_folders_are_rows_of_one_table() -> None:

@@ -6,16 +6,21 @@ import pytest
 import torch
 
 from models.layers import pixel_grid
+from models.training.data import ANCHORED_KEYPOINTS, PARTS
 from models.training.losses import (
+    CHOICE_LEAD,
     CHOICE_SHARPNESS,
     MOVED,
+    UNMOVED,
     PerceptualLoss,
     discriminator_hinge,
     equivariance,
     feature_matching,
     generator_hinge,
     guided_flow,
+    led_by_landmarks,
     mask_choice,
+    part_choice,
     random_affine,
     still_where_moved,
     taught_flow,
@@ -83,10 +88,40 @@ def test_a_background_that_should_have_moved_costs_its_share() -> None:
     optical = grid.expand(1, -1, -1, -1).clone()
     still = torch.full((1, 64, 64), 0.8)
     assert still_where_moved(still, optical, grid, sure).item() == 0
+    optical[:, :, 32:, 0] += UNMOVED
+    assert still_where_moved(still, optical, grid, sure).item() == pytest.approx(0, abs=1e-5)
     optical[:, :, 32:, 0] += 10 * MOVED
     assert still_where_moved(still, optical, grid, sure).item() == pytest.approx(0.4, abs=1e-5)
     sure[:, :, 32:] = 0
     assert still_where_moved(still, optical, grid, sure).item() == 0
+
+
+def test_masks_are_chosen_by_part_and_freely_within_it() -> None:
+    logits = torch.randn(1, 11, 64, 64, generator=torch.Generator().manual_seed(0))
+    masks, parts = torch.softmax(logits, 1), torch.zeros(1, len(PARTS), 64, 64)
+    assert part_choice(masks, parts).item() == 0  # nothing is sure
+    parts[:, 2, 40:] = 1
+    share = masks[:, list(PARTS["body"]), 40:].sum(1)
+    assert part_choice(masks, parts).item() == pytest.approx(-share.log().mean().item(), abs=1e-5)
+    swapped = masks.clone()
+    first, second = PARTS["body"][:2]
+    swapped[:, [first, second]] = masks[:, [second, first]]
+    assert part_choice(swapped, parts).item() == pytest.approx(part_choice(masks, parts).item(), abs=1e-6)
+    assert sorted(k for members in PARTS.values() for k in members) == list(range(11))
+
+
+def test_a_keypoint_should_have_the_mask_at_its_landmark() -> None:
+    anchors = torch.tensor([[-0.7, -0.35, 0.0, 0.35, 0.7]]).unsqueeze(-1).repeat(1, 1, 2).expand(2, -1, -1)
+    masks = torch.full((2, 11, 64, 64), 0.05)
+    assert led_by_landmarks(masks, anchors, torch.zeros(2)).item() == 0
+    everywhere = led_by_landmarks(masks, anchors, torch.ones(2)).item()
+    assert everywhere == pytest.approx(-math.log(0.05), abs=1e-5)
+    for i, k in enumerate(ANCHORED_KEYPOINTS):
+        column = int((anchors[0, i, 0].item() + 1) * 32)
+        masks[0, k + 1, column - 3 : column + 3, column - 3 : column + 3] = 1.0
+    assert led_by_landmarks(masks, anchors, torch.tensor([1.0, 0.0])).item() == pytest.approx(0, abs=1e-5)
+    half = led_by_landmarks(masks, anchors, torch.ones(2)).item()
+    assert half == pytest.approx(everywhere / 2, abs=1e-5)
 
 
 def test_keypoints_that_move_with_the_picture_cost_nothing() -> None:
@@ -132,17 +167,34 @@ def test_random_transforms_are_reproducible_and_invertible() -> None:
 
 
 def test_the_mask_is_drawn_to_the_nearer_picture() -> None:
-    target = torch.full((1, 3, 2, 2), 0.5)
-    warped, generated = target + 0.1, target + 0.3
-    wanted = 1 / (1 + math.exp(-0.2 * CHOICE_SHARPNESS))
+    target = torch.full((1, 3, 4, 4), 0.5)
 
-    def cost(mask: float) -> float:
-        return mask_choice(torch.full((1, 1, 2, 2), mask), warped, generated, target).item()
+    def cost(mask: float, warped: float, generated: float) -> float:
+        return mask_choice(torch.full((1, 1, 4, 4), mask), target + warped, target + generated, target).item()
 
+    wanted = 1 / (1 + math.exp(0.01 * CHOICE_SHARPNESS))  # the generated one is nearer by more than the lead
+    further = 0.1 + 0.01 + CHOICE_LEAD
     expected = -(wanted * math.log(0.7) + (1 - wanted) * math.log(0.3))
-    assert cost(0.7) == pytest.approx(expected, abs=1e-5)
-    assert cost(wanted) < min(cost(wanted - 0.05), cost(wanted + 0.04))
-    assert math.isfinite(cost(0.0)) and math.isfinite(cost(1.0))
+    assert cost(0.7, further, 0.1) == pytest.approx(expected, abs=1e-4)
+    assert cost(wanted, further, 0.1) < min(cost(wanted + d, further, 0.1) for d in (-0.05, 0.05))
+    assert cost(0.8, 0.1, 0.1) < cost(0.5, 0.1, 0.1)  # as near: the warped one
+    assert math.isfinite(cost(0.0, 0.1, 0.3)) and math.isfinite(cost(1.0, 0.1, 0.3))
+
+
+def test_a_mask_is_chosen_by_a_place_and_not_by_a_pixel() -> None:
+    target = torch.zeros(1, 3, 32, 32)
+    warped = target.clone()
+    warped[..., 16, 16] = 1.0  # a single pixel off: not worth a change
+
+    def cost(mask: torch.Tensor) -> float:
+        return mask_choice(mask, warped, target, target).item()
+
+    even, square = torch.full((1, 1, 32, 32), 0.8), torch.full((1, 1, 32, 32), 0.8)
+    assert cost(even) < cost(torch.full((1, 1, 32, 32), 0.5))
+    square[..., 8:24, 8:24] = 0.1
+    assert cost(even) < cost(square)
+    warped[..., 8:24, 8:24] = 0.2
+    assert cost(square) < cost(even)
 
 
 def test_the_mask_loss_moves_the_mask_and_not_the_pictures() -> None:

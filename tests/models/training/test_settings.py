@@ -56,6 +56,7 @@ def test_the_tricks_are_on_unless_they_are_switched_off() -> None:
     assert data_config(regions=True, telling=True, dropout=True) == DataConfig()
     unguided = loss_config(guided_flow=False, optical_flow=True, regions=True)
     assert (unguided.flow, unguided.anchor, unguided.optical) == (0, 0, LossConfig().optical)
+    assert (unguided.parts, unguided.led) == (0, 0)
     assert loss_config(guided_flow=True, optical_flow=False, regions=True).optical == 0
     untaught = loss_config(guided_flow=True, optical_flow=False, regions=True)
     assert (untaught.still, untaught.tracked) == (0, 0)

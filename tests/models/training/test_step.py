@@ -70,3 +70,23 @@ def test_the_weighted_parts_add_up_to_the_total(tmp_path: Path) -> None:
     total, parts, _ = module(batch, 2)
     expected = sum(getattr(config, name) * part for name, part in parts.items())
     torch.testing.assert_close(total, expected + config.perceptual * parts["perceptual"])
+
+
+def test_motion_only_moves_detector_and_dense_motion_and_nothing_else(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "a.npz")
+    batch = PairSampler(load_clips(tmp_path), DataConfig(), 64, seed=0).batch(2)
+    torch.manual_seed(0)
+    network = Network(TINY_LIVE)
+    module = TrainingStep(network, LossConfig(motion_only=True), seed=0).train()
+    optimizer = torch.optim.Adam(network.parameters(), 5e-4)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    total, parts, picture = module(batch, 0)
+    total.backward()
+    optimizer.step()
+    moved = {
+        n.split(".")[0] for n, value in network.state_dict().items() if not torch.equal(value, before[n])
+    }
+    assert moved == {"detector", "dense_motion"}
+    assert not {"generated", "mask", "perceptual"} & set(parts)
+    assert torch.equal(picture.image, picture.warped)
+    torch.testing.assert_close(total, sum(getattr(LossConfig(), n) * part for n, part in parts.items()))

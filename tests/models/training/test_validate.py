@@ -55,7 +55,7 @@ def test_it_is_the_psnr_of_these_weights_and_disturbs_nothing(tmp_path: Path) ->
         with torch.no_grad():
             first, second = (judged.detect(small[i : i + 1], priors[i : i + 1]) for i in (0, 1))
             second = judged.look_again(small[:1], first, second, example.sight, small[1:])
-            encoded = judged.encode_keyframe(source[None])
+            encoded = judged.encode_keyframe(source[None], first)
             drawn = judged(encoded, first, second, example.mel[None], example.gate[None])
         image = drawn.image.clamp(0, 1)
         expected.append(-10 * np.log10(((image[0] - driving) ** 2).mean().item()))
