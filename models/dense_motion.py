@@ -12,18 +12,21 @@ from models.layers import Hourglass, conv, invert_2x2, pixel_grid
 UNCOVERED = 3.0  # how much the background's logits shun a person's places; 0: heads leave ghosts
 LEAST_SHARE = 1e-4
 MAX_FLOW = 2.0  # a flow vector may leave the picture by half of it and no more
+MAX_BEND = 0.25  # half widths: how far a place may be led from where the local motions lead it
 
 
 class Motion(NamedTuple):
     """`flow` (N, 64, 64, 2) sampling positions in [-1, 1]; `occlusion` (N, 1, 64, 64); `features` of both.
 
-    `masks` (N, K + 1, 64, 64) blend the local motions, the background's first.
+    `masks` (N, K + 1, 64, 64) blend the local motions, the background's first; `bend` (N, 64, 64, 2) is what
+    the flow has beside them.
     """
 
     flow: Tensor
     occlusion: Tensor
     features: Tensor
     masks: Tensor
+    bend: Tensor
 
 
 class PartMaps(nn.Module):
@@ -50,7 +53,12 @@ class PartMaps(nn.Module):
 
 
 class DenseMotion(nn.Module):
-    """K + 1 local affine motions, blended by predicted masks into one flow."""
+    """K + 1 local affine motions, blended by predicted masks into one flow.
+
+    Not in the paper: `bend`. A head that turns is no plane, and a shirt none either: what its pieces do
+    beside each other hangs on the pose, which the keypoints tell, but it is no blend of affine motions. So
+    the network may add a flow of its own. It is nothing at first.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -60,6 +68,10 @@ class DenseMotion(nn.Module):
         self.outputs = self.hourglass.outputs
         self.masks = conv(self.outputs, k + 1, config.dense_motion.head_kernel)
         self.occlusion = conv(self.outputs, 1, config.dense_motion.head_kernel)
+        self.bend = conv(self.outputs, 2, config.dense_motion.head_kernel) if config.bends else None
+        if self.bend is not None:
+            nn.init.zeros_(self.bend.weight)
+            nn.init.zeros_(self.bend.bias)
         self.part_maps = (
             None if config.part_maps is None else PartMaps(k, config.part_maps, config.background_keypoint)
         )
@@ -123,4 +135,7 @@ class DenseMotion(nn.Module):
             logits = logits + moved[:, :, 3]
         masks = F.softmax(logits, 1)
         flow = (masks[..., None] * motions).sum(1)
-        return Motion(flow, torch.sigmoid(self.occlusion(features)), features, masks)
+        bend = torch.zeros_like(flow)
+        if self.bend is not None:
+            bend = MAX_BEND * torch.tanh(self.bend(features).permute(0, 2, 3, 1))
+        return Motion(flow + bend, torch.sigmoid(self.occlusion(features)), features, masks, bend)

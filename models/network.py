@@ -11,8 +11,8 @@ from models.dense_motion import DenseMotion, Motion
 from models.generator import Generator, IdentityEncoder, Picture
 from models.keypoint_detector import INPUT_SIZE_PX, KeypointDetector
 from models.layers import resize
-from models.second_look import misfit, second_look, texture_of
-from models.sight import Sight
+from models.second_look import Look, misfit, second_look, texture_of
+from models.sight import FITS, Sight
 
 KeypointTensors = tuple[Tensor, Tensor]  # values (N, K, 2), jacobians (N, K, 2, 2)
 
@@ -70,13 +70,34 @@ class Network(nn.Module):
         """Driving keypoints after a second look; as they are where the configuration has none.
 
         `still` (N, 3, 64, 64) is the keyframe, `camera` the driving frame. What comes out has a gradient with
-        regard to the masks of the dense motion alone: they learn to be masks that can be fitted with.
+        regard to masks and bend of the dense motion alone: they learn to be such that can be fitted with.
         """
         if not self.config.second_look:
             return driving
         source, driving = (tuple(part.detach() for part in kp) for kp in (source, driving))
-        masks = self.dense_motion(still, source, driving).masks
-        return second_look(masks, source, driving, sight, texture_of(camera))
+        motion: Motion = self.dense_motion(still, source, driving)
+        return second_look((motion.masks, motion.bend), source, driving, sight, texture_of(camera))
+
+    @torch.no_grad()
+    def look(  # noqa: PLR0917 (as the graph's inputs)
+        self,
+        still: Tensor,
+        source: KeypointTensors,
+        start: Look,
+        sight: Sight,
+        camera: Tensor,
+        parts: Tensor | None,
+        share: Tensor | float = 1.0,
+    ) -> Look:
+        """One fit from `start`, and the dense motion to what it found; its misfit is not read.
+
+        `still` (N, 3, 64, 64) is the keyframe and `parts` its part maps, `camera` (N, 3, 64, 64) the frame.
+        With a `share` of 0 the keypoints stay, and what is found of them is the rest.
+        """
+        held, driving = (start.masks, start.bend), (start.values, start.jacobians)
+        values, jacobians = second_look(held, source, driving, sight, texture_of(camera), share=share)
+        motion: Motion = self.dense_motion(still, source, (values, jacobians), parts)
+        return Look(values, jacobians, motion.masks, motion.bend, misfit(motion, still, camera, sight))
 
     @torch.no_grad()
     def look_again(  # noqa: PLR0917 (as the graph's inputs)
@@ -88,23 +109,21 @@ class Network(nn.Module):
         camera: Tensor,
         parts: Tensor | None = None,
     ) -> KeypointTensors:
-        """`refine`, twice, the second time with better masks; or `driving` as it is, where that fits better.
+        """`look` from what the detector found, `FITS` times: of it and of each fit, what fits the frame best.
 
-        Optical flow may be wrong: what the first fit draws is compared with the frame, `camera`
-        (N, 3, 64, 64). `parts` are the keyframe's part maps, computed if they are not at hand.
+        Optical flow may be wrong. `driving` as it is where the configuration has no second look.
         """
         if not self.config.second_look:
             return driving
         parts = self.dense_motion.parts(still, source) if parts is None else parts
-        first = self.dense_motion(still, source, driving, parts)
-        texture = texture_of(camera)
-        fitted = second_look(first.masks, source, driving, sight, texture)
-        second = self.dense_motion(still, source, fitted, parts)
-        before, after = (misfit(motion, still, camera, sight) for motion in (first, second))
-        refined = second_look(second.masks, source, fitted, sight, texture)
-        kept = (after < before)[:, None, None]
-        values = torch.where(kept, refined[0], driving[0])
-        return values, torch.where(kept[..., None], refined[1], driving[1])
+        motion: Motion = self.dense_motion(still, source, driving, parts)
+        looks = [Look(*driving, motion.masks, motion.bend, misfit(motion, still, camera, sight))]
+        for _ in range(FITS):
+            looks.append(self.look(still, source, looks[-1], sight, camera, parts))
+        best = torch.stack([found.misfit for found in looks]).argmin(0)
+        pairs = torch.arange(len(best), device=best.device)
+        values, jacobians = (torch.stack([found[i] for found in looks])[best, pairs] for i in (0, 1))
+        return values, jacobians
 
     def move(self, keyframe: EncodedKeyframe, source: KeypointTensors, driving: KeypointTensors) -> Motion:
         """The dense motion between two sets of keypoints."""

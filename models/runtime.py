@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from avcall.errors import InputError, WeightsError
 from avcall.types import FRAME_SIZE_PX, NUM_KEYPOINTS, F32Array, HeldKeyframe, Keypoints, Priors, U8Image
 from models.config import MEL_BANDS, MEL_STEPS
 from models.priors import PRIOR_SIZE_PX
-from models.sight import look
+from models.sight import FITS, SecondLook, look
 
 WEIGHTS_FORMAT = 1
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "live"
@@ -55,7 +56,17 @@ class Graph(Enum):
     SYNTHESIZE = "synthesize"
 
 
+BLANK = (
+    np.zeros((1, NUM_KEYPOINTS + 1, PRIOR_SIZE_PX, PRIOR_SIZE_PX), np.float32),
+    np.zeros((1, PRIOR_SIZE_PX, PRIOR_SIZE_PX, 2), np.float32),
+)  # masks and bend where none are known
 OPTIONAL = frozenset({Graph.PART_MAPS, Graph.REFINE, Graph.PREVIEW})  # a folder may lack these
+
+DETECTED_SHARE = 0.15  # of what the detector finds, where a second look goes on from the frame before
+SPOILT, SPOILT_BY = (
+    1.5,
+    0.01,
+)  # a misfit beyond so many times that of the frame before, and so much: begin anew
 
 USE_PART_MAPS = frozenset({Graph.REFINE, Graph.PREVIEW, Graph.SYNTHESIZE})
 
@@ -185,6 +196,12 @@ def _beside(keyframe: HeldKeyframe, driving: Keypoints, rgb: U8Image) -> dict[st
     return feeds if keyframe.parts is None else feeds | {"parts": keyframe.parts}
 
 
+def _between(last: Keypoints, found: Keypoints) -> Keypoints:
+    """The last frame's keypoints, and `DETECTED_SHARE` of what was found: alone they would drift."""
+    pairs = ((last.values, found.values), (last.jacobians, found.jacobians))
+    return Keypoints(*(kept + DETECTED_SHARE * (new - kept) for kept, new in pairs))
+
+
 class ModelRuntime:
     """Owns the ONNX sessions of one end; opens only the graphs that this end needs.
 
@@ -266,20 +283,46 @@ class ModelRuntime:
         return parts
 
     def refine(
-        self, driving: Keypoints, rgb: U8Image, landmarks: F32Array | None, keyframe: HeldKeyframe
-    ) -> Keypoints:
+        self,
+        driving: Keypoints,
+        rgb: U8Image,
+        landmarks: F32Array | None,
+        keyframe: HeldKeyframe,
+        last: SecondLook | None = None,
+    ) -> SecondLook:
         """What `detect` found in a crop, after a second look: beside a keyframe of the same person.
 
         `rgb` (256, 256, 3) uint8 is the crop, `landmarks` (478, 2) its own in pixels; the keyframe is one of
-        `hold`. Without that graph the keypoints stay as they are, and where they draw better already.
+        `hold`. `last` is what came of the frame before, beside the same keyframe: one fit from there will do,
+        where that does not fit worse by far. Otherwise the keypoints stay as they are where they draw better,
+        and in any case without that graph.
         """
-        session = self._sessions.get(Graph.REFINE)
-        if session is None:
-            return driving
+        if Graph.REFINE not in self._sessions:
+            return SecondLook(driving, *BLANK, 0.0)
         sight = look(rgb, landmarks, keyframe.rgb, keyframe.landmarks)
         feeds = _beside(keyframe, driving, rgb) | sight._asdict()
-        values, jacobians = session.run(None, feeds)
-        return Keypoints(values[0], jacobians[0])
+        looks = []
+        if last is not None:
+            start = replace(last, keypoints=_between(last.keypoints, driving))
+            looks.append(self._fit(start, feeds))
+            if looks[0].misfit <= max(SPOILT * last.misfit, last.misfit + SPOILT_BY):
+                return looks[0]
+        looks.append(self._fit(SecondLook(driving, *BLANK, 0.0), feeds, share=0.0))
+        for _ in range(FITS):
+            looks.append(self._fit(looks[-1], feeds))
+        return min(looks, key=lambda found: found.misfit)
+
+    def _fit(self, start: SecondLook, feeds: dict[str, Any], share: float = 1.0) -> SecondLook:
+        """One fit from `start`, of which `share` is taken: with 0, `start` with its masks."""
+        begun = {
+            "driving_values": start.keypoints.values[None],
+            "driving_jacobians": start.keypoints.jacobians[None],
+            "held_masks": start.masks,
+            "held_bend": start.bend,
+            "share": np.array([share], np.float32),
+        }
+        values, jacobians, masks, bend, misfit = self._sessions[Graph.REFINE].run(None, feeds | begun)
+        return SecondLook(Keypoints(values[0], jacobians[0]), masks, bend, float(misfit[0]))
 
     @property
     def has_preview(self) -> bool:

@@ -12,6 +12,8 @@ place weighs by its structure tensor, which makes the sum that of the picture's 
 Kanade, IJCAI 1981).
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,6 +32,16 @@ REACH = 0.1  # half widths: from the first look on, how far optical flow is beli
 LANDMARKS_MISFIT = 4.0  # beside the picture's difference: a face that bends is worse than a background
 LEAST_TEXTURE = 1e-5  # of squared differences, white being 1: far below any camera's noise
 MAX_POSITION = 1.5  # half widths: a keypoint may be pushed out of the picture, and no further
+
+
+class Look(NamedTuple):
+    """Driving keypoints, the masks and bend of the dense motion to them, and how far that misses (N,)."""
+
+    values: Tensor
+    jacobians: Tensor
+    masks: Tensor
+    bend: Tensor
+    misfit: Tensor
 
 
 def as_tensors(sight: Sight) -> Sight:
@@ -52,23 +64,28 @@ def texture_of(picture: Tensor) -> Tensor:
 
 
 def second_look(
-    masks: Tensor,
+    held: tuple[Tensor, Tensor],
     source: tuple[Tensor, Tensor],
     driving: tuple[Tensor, Tensor],
     sight: Sight,
     texture: Tensor,
+    *,
+    share: Tensor | float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Better driving values and jacobians.
 
-    `masks` (N, K + 1, 64, 64), the background's first, are those of the dense motion for `source` and
-    `driving`; `sight` is of tensors; `texture` (N, 3, 64, 64) is the driving frame's, of `texture_of`. The
-    flow is the sum of masks * (source + matrix @ (z - driving)); its matrices and shifts are fitted, and the
-    driving keypoints that have them returned.
+    `held` are the masks and the bend of the dense motion from `source` to `driving`, or to a pose near it;
+    `sight` is of tensors; `texture` (N, 3, 64, 64) is the driving frame's, of `texture_of`. The flow is the
+    bend and the sum of masks * (source + matrix @ (z - driving)); its matrices and shifts are fitted, and
+    the driving keypoints that have them returned. Of what the fit changes, `share` is taken.
     """
+    masks, bent = held
     n, k1, h, w = masks.shape
     grid = pixel_grid(h, w, masks).view(1, -1, 2).expand(n, -1, -1)
-    at = F.grid_sample(masks, sight.landmarks[:, 1, :, None], padding_mode="border", align_corners=False)
-    blend = torch.cat([masks.flatten(2), at[..., 0]], 2)  # (N, K + 1, P)
+    planes = torch.cat([masks, bent.permute(0, 3, 1, 2)], 1)
+    at = F.grid_sample(planes, sight.landmarks[:, 1, :, None], padding_mode="border", align_corners=False)
+    planes = torch.cat([planes.flatten(2), at[..., 0]], 2)
+    blend, bend = planes[:, :k1], planes[:, k1:].transpose(1, 2)  # (N, K + 1, P), (N, P, 2)
     places = torch.cat([grid, sight.landmarks[:, 1]], 1)  # (N, P, 2)
     wanted = torch.cat([sight.optical.reshape(n, -1, 2), sight.landmarks[:, 0]], 1)
     offset = places[:, None] - driving[0][:, :, None]  # (N, K, P, 2)
@@ -76,14 +93,14 @@ def second_look(
     design = moved.permute(0, 2, 1, 3).reshape(n, -1, (k1 - 1) * 3)  # (N, P, 3 K)
     matrix = source[1] @ invert_2x2(driving[1])
     first = torch.cat([matrix.transpose(2, 3), source[0][:, :, None]], 2).reshape(n, -1, 2)  # (N, 3 K, 2)
-    missing = wanted - blend[:, 0, :, None] * places - design @ first
+    missing = wanted - bend - blend[:, 0, :, None] * places - design @ first
     # Where optical flow and the first look differ by far, it is the flow that errs.
     apart = missing[:, : h * w].square().sum(2) / REACH**2
     sure = sight.sure.reshape(n, -1) * torch.exp(-apart.detach())
     pins, missing_pins = _pins(first, driving[0], sight)
     design, missing = torch.cat([design, pins], 1), torch.cat([missing, missing_pins], 1)
     change = _least_squares(design, missing, miss_weights(sure, texture.flatten(2), sight))
-    fitted = (first + change).view(n, -1, 3, 2)
+    fitted = (first + share * change).view(n, -1, 3, 2)
     inverse = invert_2x2(guard_jacobian(fitted[:, :, :2].transpose(2, 3)))
     shift = (inverse @ (fitted[:, :, 2] - source[0])[..., None])[..., 0]
     values = (driving[0] - shift).clamp(-MAX_POSITION, MAX_POSITION)

@@ -1,10 +1,11 @@
 """What a sender sees of a frame beside its keyframe: where each place of the frame lies in the keyframe."""
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from avcall.types import FRAME_SIZE_PX, F32Array, U8Image
+from avcall.types import FRAME_SIZE_PX, F32Array, Keypoints, U8Image
 from models.optical_flow import optical_flow
 from models.priors import LEFT_EYE, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS, RIGHT_EYE
 
@@ -12,6 +13,7 @@ from models.priors import LEFT_EYE, LIPS_INNER, LIPS_OUTER, NUM_LANDMARKS, RIGHT
 # misses a blink.
 PINNED_KEYPOINTS = (3, 4, 5, 6)
 PIN_LANDMARKS = (13, 14, 159, 386)
+FITS = 2  # of a second look that begins with what the detector found
 LIPS_AND_EYES_TRUST = 16.0  # that of another landmark is 1; at 8 the picture loses 0.04 dB
 
 
@@ -30,6 +32,20 @@ class Sight(NamedTuple):
     trust: Any
     pins: Any
     pinned: Any
+
+
+@dataclass(frozen=True, slots=True)
+class SecondLook:
+    """What a second look found in a frame, and what the next one begins with.
+
+    `masks` (1, K + 1, 64, 64) and `bend` (1, 64, 64, 2) are of the dense motion to the `keypoints`, `misfit`
+    is how far it is from what the sender sees.
+    """
+
+    keypoints: Keypoints
+    masks: F32Array
+    bend: F32Array
+    misfit: float
 
 
 def landmark_emphasis(lips_and_eyes: float) -> F32Array:

@@ -24,6 +24,7 @@ from avcall.types import (
 )
 from models.expressions import EYES
 from models.priors import NUM_LANDMARKS
+from models.sight import SecondLook
 from receiver.speaker import Pull
 from sender.track import FaceState
 
@@ -56,6 +57,11 @@ def grey_picture(grey: int) -> U8Image:
     return np.full((FRAME_SIZE_PX, FRAME_SIZE_PX, 3), grey, np.uint8)
 
 
+def unrefined(keypoints: Keypoints) -> SecondLook:
+    """A second look that leaves them as they are."""
+    return SecondLook(keypoints, np.zeros(0, np.float32), np.zeros(0, np.float32), 0.0)
+
+
 class FakeRuntime:
     """The networks: `detect` measures the grey of a crop, `synthesize` paints it back."""
 
@@ -67,6 +73,7 @@ class FakeRuntime:
         self.windows: list[tuple[F32Array, bool]] = []
         self.fails_with: Exception | None = None
         self.beside: list[HeldKeyframe] = []  # the keyframes that a second look was taken with
+        self.went_on_from: list[SecondLook | None] = []
 
     def warm_up(self) -> None:
         """It is warm."""
@@ -80,11 +87,17 @@ class FakeRuntime:
         return still_keypoints(float(rgb.mean()) / 127.5 - 1)
 
     def refine(
-        self, driving: Keypoints, rgb: U8Image, landmarks: F32Array | None, keyframe: HeldKeyframe
-    ) -> Keypoints:
+        self,
+        driving: Keypoints,
+        rgb: U8Image,
+        landmarks: F32Array | None,
+        keyframe: HeldKeyframe,
+        last: SecondLook | None = None,
+    ) -> SecondLook:
         """As they are: the grey was measured well."""
         self.beside.append(keyframe)
-        return driving
+        self.went_on_from.append(last)
+        return unrefined(driving)
 
     def hold(self, rgb: U8Image, keypoints: Keypoints, landmarks: F32Array | None) -> HeldKeyframe:
         """A keyframe without part maps."""

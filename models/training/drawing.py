@@ -8,7 +8,7 @@ from avcall.types import F32Array, HeldKeyframe, Keypoints, Priors, U8Image
 from models.priors import draw_mesh
 from models.retarget import Retarget
 from models.runtime import ModelRuntime
-from models.sight import Sight, look
+from models.sight import SecondLook, Sight, look
 from models.training.data import Clip
 
 KEYFRAME = 0
@@ -62,10 +62,14 @@ def sight_of(clip: Clip, index: int, keyframe: int) -> Sight:
     return look(*frames[0], *frames[1])
 
 
-def detect_beside(runtime: ModelRuntime, clip: Clip, index: int, keyframe: HeldKeyframe) -> Keypoints:
-    """Keypoints of a prepared frame, after a second look beside a keyframe of the same person."""
-    landmarks = priors_of(clip, index).landmarks
-    return runtime.refine(detect(runtime, clip, index), clip.picture(index), landmarks, keyframe)
+def followed(runtime: ModelRuntime, clip: Clip, keyframe: HeldKeyframe) -> list[Keypoints]:
+    """Keypoints of every frame of a prepared clip, one after another beside a keyframe, as in a call."""
+    looks: list[SecondLook] = []
+    for index in range(len(clip)):
+        found, landmarks = detect(runtime, clip, index), priors_of(clip, index).landmarks
+        last = looks[-1] if looks else None
+        looks.append(runtime.refine(found, clip.picture(index), landmarks, keyframe, last))
+    return [found.keypoints for found in looks]
 
 
 def held_frame(runtime: ModelRuntime, clip: Clip, index: int) -> HeldKeyframe:
@@ -95,7 +99,7 @@ class Puppet:
         found = self._runtime.detect(rgb, priors)
         if self._retarget is not None:
             return self._retarget.apply(found)
-        return self._runtime.refine(found, rgb, priors.landmarks, self._still.held)
+        return self._runtime.refine(found, rgb, priors.landmarks, self._still.held).keypoints
 
     def draw(self, pose: Keypoints, mel: F32Array, *, speech: bool) -> U8Image:
         """(256, 256, 3)."""

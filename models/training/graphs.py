@@ -12,7 +12,7 @@ from models.keypoint_detector import INPUT_SIZE_PX
 from models.layers import resize, warp
 from models.network import EncodedKeyframe, KeypointTensors, Network, first_cached
 from models.runtime import Graph
-from models.second_look import as_tensors
+from models.second_look import Look, as_tensors
 from models.sight import Sight, look
 
 
@@ -63,7 +63,10 @@ class PreviewGraph(_NetworkGraph):
 
 
 class RefineGraph(_NetworkGraph):
-    """A keyframe (1, 64, 64, 3) uint8, its parts, keypoints, what `detect` found, a Sight -> keypoints."""
+    """One fit: a keyframe (1, 64, 64, 3) uint8, its parts, keypoints, where to start, a Sight -> a Look.
+
+    `held` are the masks and the bend to start with, `share` (1,) of the fit is taken.
+    """
 
     def forward(  # noqa: PLR0917 (a graph's inputs have an order)
         self,
@@ -72,10 +75,13 @@ class RefineGraph(_NetworkGraph):
         source: KeypointTensors,
         driving: KeypointTensors,
         camera: Tensor,
+        held: tuple[Tensor, Tensor],
+        share: Tensor,
         sight: Sight,
-    ) -> KeypointTensors:
+    ) -> Look:
         still, seen = _planes(keyframe), _planes(camera)
-        return self.network.look_again(still, source, driving, Sight(*sight), seen, parts)
+        start = Look(*driving, *held, misfit=share)
+        return self.network.look(still, source, start, Sight(*sight), seen, parts, share)
 
 
 class PartMapsGraph(_NetworkGraph):
@@ -170,10 +176,14 @@ def graph_specs(network: Network) -> dict[Graph, GraphSpec]:
         )
     if network.config.second_look:
         sight = as_tensors(look(rgb[0].numpy(), None, rgb[0].numpy(), None))
+        held = (
+            torch.zeros(1, k + 1, INPUT_SIZE_PX, INPUT_SIZE_PX),
+            torch.zeros(1, INPUT_SIZE_PX, INPUT_SIZE_PX, 2),
+        )
         specs[Graph.REFINE] = GraphSpec(
             RefineGraph(network),
-            (*beside, sight),
-            [*beside_names, *Sight._fields],
-            ["values", "jacobians"],
+            (*beside, held, torch.ones(1), sight),
+            [*beside_names, *(f"held_{name}" for name in ("masks", "bend")), "share", *Sight._fields],
+            list(Look._fields),
         )
     return specs

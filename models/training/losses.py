@@ -6,10 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers import warp
 from models.metrics.stlpips import trunk_weights
 from models.network import KeypointTensors
+from models.second_look import FLAT
 from models.training.data import ANCHORED_KEYPOINTS, PARTS
 
+NO_MISS = 1e-3  # half widths: a miss below it has hardly a gradient
 UNMOVED, MOVED = 0.03, 0.06  # in half widths of the picture: one and two of the flow's 64 pixels
 CHOICE_SHARPNESS = 100.0  # a difference of 0.02 in L1 makes the better picture 88 % wanted
 CHOICE_LEAD = 0.015  # of the warped picture: where both are as near, it is the sharper one
@@ -36,6 +39,7 @@ class LossConfig:
     mask: float = 0.3
     adversarial: float = 0.1
     feature_matching: float = 1.0
+    misplaced: float = 4.0  # how much more a place counts to which the flow brings the person wrongly, or not
     lips_and_eyes: float = 8.0  # how much more their landmarks count in the guided flow
     seeded_until: int | None = (
         None  # step to which the free keypoints are held where they begin; None: always
@@ -48,6 +52,16 @@ def weighted_l1(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """L1 with a weight for every place: `weights` (N, 1, 64, 64) is resized to the picture."""
     scaled = F.interpolate(weights, output.shape[-2:], mode="bilinear", align_corners=False)
     return ((output - target).abs() * scaled).sum() / (scaled.sum() * output.shape[1])
+
+
+def misplaced(flow: Tensor, masks: Tensor) -> Tensor:
+    """(N, 1, 64, 64): 1 where the flow brings the person though there is none now, or brings none; else 0.
+
+    `masks` (N, 2, 64, 64) are the person's in source and driving frame; one that is empty was not seen. There
+    the picture has to be generated: without more weight a strand of hair stays beside the head.
+    """
+    seen = masks.flatten(2).any(2).all(1).view(-1, 1, 1, 1)
+    return (warp(masks[:, :1], flow.detach()) - masks[:, 1:]).abs() * seen
 
 
 def guided_flow(flow: Tensor, landmarks: Tensor, emphasis: Tensor, has_face: Tensor) -> Tensor:
@@ -64,9 +78,16 @@ def guided_flow(flow: Tensor, landmarks: Tensor, emphasis: Tensor, has_face: Ten
     return (per_pair * has_face).sum() / has_face.sum().clamp(min=1)
 
 
-def taught_flow(flow: Tensor, optical: Tensor, sure: Tensor) -> Tensor:
-    """L1 between a backward flow and the one of `optical_flow`, both (N, H, W, 2), where that is `sure`."""
-    return ((flow - optical).abs().mean(-1) * sure).sum() / sure.sum().clamp(min=1)
+def taught_flow(flow: Tensor, optical: Tensor, sure: Tensor, texture: Tensor) -> Tensor:
+    """How far a backward flow misses the one of `optical_flow`, both (N, H, W, 2), where that is `sure`.
+
+    A miss is as long as it shows: `texture` (N, 3, H, W) is the driving frame's, of `texture_of`.
+    """
+    x, y = (flow - optical).unbind(-1)
+    xx, xy, yy = texture.unbind(1)
+    square = (xx + FLAT) * x * x + 2 * xy * x * y + (yy + FLAT) * y * y
+    miss = torch.sqrt(square.clamp(min=0) + NO_MISS**2) - NO_MISS
+    return (miss * sure).sum() / sure.sum().clamp(min=1)
 
 
 def still_where_moved(still: Tensor, optical: Tensor, grid: Tensor, sure: Tensor) -> Tensor:

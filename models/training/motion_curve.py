@@ -23,7 +23,7 @@ from avcall.types import FRAME_MS, FRAME_RATE, Keypoints
 from models.metrics.stlpips import StLpips, Trunk
 from models.runtime import Device, ModelRuntime
 from models.training.data import Clip, load_clips
-from models.training.drawing import detect_beside, held_frame
+from models.training.drawing import followed, held_frame
 
 FP16_KBPS = UNIT_BYTES[MotionMode.FP16] * 8 * FRAME_RATE / 1000
 KEYFRAME = 0
@@ -72,7 +72,7 @@ def measure(clip: Clip, runtime: ModelRuntime, judge: StLpips, length: int, show
     held = held_frame(runtime, clip, 0)
     source = _halved(held.keypoints)
     held = dataclasses.replace(held, keypoints=source)
-    frames = [detect_beside(runtime, clip, index, held) for index in range(1, len(clip))]
+    frames = followed(runtime, clip, held)[1:]
     runtime.set_keyframe(KEYFRAME, held.rgb, source)
     groups = packets(frames, length)
     chosen = sorted({round(n) for n in np.linspace(0, len(groups) - 1, shown)})

@@ -15,17 +15,17 @@ from avcall.bitstream.motion_coded import (
     CONTEXTS,
     FREQUENCY_SUM,
     HOLD,
-    JACOBIAN_WEIGHT,
     MAX_HIGH,
     NUMBERS,
     STEPS,
     SYMBOLS,
     MotionTables,
+    flatten,
 )
 from avcall.types import F32Array
 from models.runtime import MOTION_TABLES_NAME, ModelRuntime, load_manifest
 from models.training.data import Clip
-from models.training.drawing import detect_beside, held_frame
+from models.training.drawing import followed, held_frame
 
 FINEST_STEP = 0.0008  # in half widths of the picture, all of it missing by that: 0.1 pixels
 STEP_RATIO = 1.35  # between neighbouring steps; the coarsest is 8 times the finest
@@ -42,10 +42,8 @@ def clip_keypoints(clip: Clip, runtime: ModelRuntime) -> F32Array:
 
     (frames, 60), weighted.
     """
-    first = held_frame(runtime, clip, 0)
-    found = [detect_beside(runtime, clip, index, first) for index in range(len(clip))]
-    rows = [np.concatenate([k.values.ravel(), k.jacobians.ravel() * JACOBIAN_WEIGHT]) for k in found]
-    return np.array(rows, np.float32)
+    found = followed(runtime, clip, held_frame(runtime, clip, 0))
+    return np.array([flatten(keypoints) for keypoints in found], np.float32)
 
 
 def residuals(clips: Iterable[F32Array]) -> list[F32Array]:

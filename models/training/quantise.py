@@ -20,7 +20,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from avcall.types import U8Image
 from models.keypoint_detector import INPUT_SIZE_PX
 from models.layers import resize
-from models.network import KeypointTensors, Network, first_cached
+from models.network import EncodedKeyframe, KeypointTensors, Network, first_cached
 from models.runtime import thumbnail
 from models.second_look import as_tensors
 from models.training.data import Clip
@@ -29,7 +29,7 @@ from models.training.drawing import prior_channels, sight_of
 Feeds = dict[str, NDArray[Any]]  # inputs of a graph by name
 Calibration = Mapping[str, Sequence[Feeds]]  # by graph: "synthesize", "refine" and "preview"
 # Convolutions by what their names contain.
-EXACT = ("/masks/", "/occlusion/", "/head/")
+EXACT = ("/masks/", "/occlusion/", "/bend/", "/head/")
 FRAMES_PER_CLIP = 2
 SHORTEST_FRAMES = 10
 
@@ -66,9 +66,18 @@ def calibrate(network: Network, clips: Iterable[Clip]) -> Calibration:
             found["synthesize"].append(fixed | _named("driving", refined) | speech)
             pictures = {"keyframe": clip.picture(0), "camera": clip.picture(index)}
             beside = known | {side: thumbnail(rgb)[None] for side, rgb in pictures.items()}
-            found["refine"].append(beside | _named("driving", driving) | sight._asdict())
+            found["refine"].append(beside | _begun(network, keyframe, source, driving) | sight._asdict())
             found["preview"].append(beside | _named("driving", refined))
     return found
+
+
+def _begun(
+    network: Network, keyframe: EncodedKeyframe, source: KeypointTensors, driving: KeypointTensors
+) -> Feeds:
+    """Where a second look begins: with what the detector found, and the dense motion to that."""
+    motion = network.move(keyframe, source, driving)
+    held = {"held_masks": motion.masks.numpy(), "held_bend": motion.bend.numpy()}
+    return held | _named("driving", driving) | {"share": np.ones(1, np.float32)}
 
 
 def quantise(path: Path, feeds: Sequence[Feeds]) -> None:

@@ -7,6 +7,7 @@ from models.dense_motion import Motion
 from models.generator import Picture
 from models.layers import pixel_grid, resize, warp
 from models.network import EncodedKeyframe, KeypointTensors, Network
+from models.second_look import texture_of
 from models.sight import LIPS_AND_EYES_TRUST, Sight, landmark_emphasis
 from models.training.data import ANCHORED_KEYPOINTS, SEEDED_KEYPOINTS, Batch
 from models.training.losses import (
@@ -16,6 +17,7 @@ from models.training.losses import (
     guided_flow,
     led_by_landmarks,
     mask_choice,
+    misplaced,
     part_choice,
     random_affine,
     still_where_moved,
@@ -142,7 +144,9 @@ class TrainingStep(nn.Module):
             picture = self.network.draw(keyframe, motion, batch.mel, batch.gate)
         parts = {"equivariance_value": value, "equivariance_jacobian": jacobian}
         parts |= self._keypoint_parts(batch, kp_source[0], kp_driving[0], step)
-        parts |= self._motion_parts(batch, motion) | self._picture_parts(batch, picture)
+        parts |= self._motion_parts(batch, motion, texture_of(small[:, 1]))
+        wrong = misplaced(motion.flow, batch.priors[:, :, 1])
+        parts |= self._picture_parts(picture, driving, batch.weights + c.misplaced * wrong)
         total = sum(
             (getattr(c, name) * part for name, part in parts.items()), torch.zeros((), device=source.device)
         )
@@ -154,22 +158,21 @@ class TrainingStep(nn.Module):
             total = total + c.perceptual * every * parts["perceptual"]
         return total, parts, picture
 
-    def _picture_parts(self, batch: Batch, picture: Picture) -> dict[str, Tensor]:
-        driving = batch.pictures[:, 1]
+    def _picture_parts(self, picture: Picture, driving: Tensor, weights: Tensor) -> dict[str, Tensor]:
         parts = {
-            "l1": weighted_l1(picture.image, driving, batch.weights),
+            "l1": weighted_l1(picture.image, driving, weights),
             "warped": (picture.warped - driving).abs().mean(),
         }
         if not self.config.motion_only:
-            parts["generated"] = weighted_l1(picture.generated, driving, batch.weights)
+            parts["generated"] = weighted_l1(picture.generated, driving, weights)
             parts["mask"] = mask_choice(picture.mask, picture.warped, picture.generated, driving)
         return parts
 
-    def _motion_parts(self, batch: Batch, motion: Motion) -> dict[str, Tensor]:
+    def _motion_parts(self, batch: Batch, motion: Motion, texture: Tensor) -> dict[str, Tensor]:
         grid = pixel_grid(64, 64, motion.flow)
         return {
             "flow": guided_flow(motion.flow, batch.landmarks, self.emphasis, batch.has_face),
-            "optical": taught_flow(motion.flow, batch.optical, batch.optical_sure),
+            "optical": taught_flow(motion.flow, batch.optical, batch.optical_sure, texture),
             "still": still_where_moved(motion.masks[:, 0], batch.optical, grid, batch.optical_sure),
             "parts": part_choice(motion.masks, batch.parts),
             "led": led_by_landmarks(motion.masks, batch.anchors[:, 1], batch.has_face),

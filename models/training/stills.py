@@ -147,7 +147,7 @@ class Animator:
         silence = np.zeros((MEL_BANDS, MEL_STEPS), np.float32)
         held = self._runtime.hold(still.rgb, source, first.priors.landmarks)
         poses = [
-            self._runtime.refine(pose, crop.rgb, crop.priors.landmarks, held)
+            self._runtime.refine(pose, crop.rgb, crop.priors.landmarks, held).keypoints
             for pose, crop in zip(self._poses, self._crops[1:], strict=True)
         ]
         drawn = [self._runtime.synthesize(0, pose, silence, speech=False) for pose in poses]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.dense_motion import MAX_FLOW, UNCOVERED, DenseMotion
+from models.dense_motion import MAX_BEND, MAX_FLOW, UNCOVERED, DenseMotion
 from models.layers import pixel_grid
 from tests.models.tiny import TINY_LIVE, keypoints, pictures
 
@@ -55,6 +55,18 @@ def test_the_flow_is_the_motion_that_the_masks_choose() -> None:
         motion.masks.bias[chosen] = 50
         flow = motion(picture, source, driving, nothing).flow[0]
         torch.testing.assert_close(flow, motions[chosen], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_the_bend_is_nothing_at_first_and_bounded() -> None:
+    motion, picture = make_motion(), pictures(1, 64)
+    source, driving = keypoints(1, 1), keypoints(1, 2)
+    straight = motion(picture, source, driving)
+    assert motion.bend is not None and not straight.bend.any()
+    motion.bend.bias.copy_(torch.tensor([50.0, -50.0]))
+    bent = motion(picture, source, driving)
+    torch.testing.assert_close(bent.flow - straight.flow, bent.bend)
+    assert (bent.bend[..., 0] == MAX_BEND).all() and (bent.bend[..., 1] == -MAX_BEND).all()
 
 
 @torch.no_grad()

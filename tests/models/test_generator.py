@@ -13,7 +13,9 @@ KEYFRAME = pictures(1, 256)
 def make_motion(shift: float = 0.1) -> Motion:
     flow = pixel_grid(64, 64, torch.zeros(1))[None] + shift
     masks = torch.full((1, 11, 64, 64), 1 / 11)
-    return Motion(flow, torch.full((1, 1, 64, 64), 0.5), torch.zeros(1, 4, 64, 64), masks)
+    return Motion(
+        flow, torch.full((1, 1, 64, 64), 0.5), torch.zeros(1, 4, 64, 64), masks, torch.zeros(1, 64, 64, 2)
+    )
 
 
 def make_identity(seed: int) -> list[torch.Tensor]:

@@ -236,7 +236,7 @@ def test_a_folder_may_lack_preview_and_refiner(copy: Path) -> None:
         found = make_keypoints(3)
         crop = make_crop()
         held = HeldKeyframe(crop.rgb, make_keypoints(1), None)
-        assert runtime.refine(found, crop.rgb, None, held) is found
+        assert runtime.refine(found, crop.rgb, None, held).keypoints is found
 
 
 def test_a_preview_that_is_named_and_missing_is_one_line(copy: Path) -> None:

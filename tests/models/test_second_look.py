@@ -53,7 +53,12 @@ def look(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The second look at a frame whose texture is the same everywhere."""
     texture = torch.tensor([1.0, 0.0, 1.0])[:, None, None].expand(len(masks), -1, 64, 64)
-    return second_look(masks, source, driving, sight, texture)
+    return second_look((masks, unbent(masks)), source, driving, sight, texture)
+
+
+def unbent(masks: torch.Tensor) -> torch.Tensor:
+    """The bend of a dense motion that has none."""
+    return torch.zeros(len(masks), 64, 64, 2)
 
 
 def test_keypoints_that_draw_what_is_seen_stay() -> None:
@@ -61,6 +66,22 @@ def test_keypoints_that_draw_what_is_seen_stay() -> None:
     values, jacobians = look(masks, source, driving, sight_of(flow_of(masks, source, driving)))
     torch.testing.assert_close(values, driving[0], atol=1e-3, rtol=0)
     torch.testing.assert_close(jacobians, driving[1], atol=1e-3, rtol=0)
+
+
+def test_what_the_bend_does_is_not_asked_of_the_keypoints() -> None:
+    masks, source, driving = smooth_masks(), keypoints(1, 1), keypoints(1, 2)
+    bend = 0.1 * torch.rand(1, 64, 64, 2, generator=torch.Generator().manual_seed(3))
+    texture = torch.tensor([1.0, 0.0, 1.0])[:, None, None].expand(1, -1, 64, 64)
+    sight = sight_of(flow_of(masks, source, driving) + bend)
+    values, jacobians = second_look((masks, bend), source, driving, sight, texture)
+    torch.testing.assert_close(values, driving[0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(jacobians, driving[1], atol=1e-3, rtol=0)
+    far = sight_of(pixel_grid(64, 64, masks)[None] + 0.05)
+    still = second_look((masks, bend), source, driving, far, texture, share=0.0)
+    moved = second_look((masks, bend), source, driving, far, texture)
+    for part, first, fitted in zip(still, driving, moved, strict=True):
+        torch.testing.assert_close(part, first)
+        assert not torch.allclose(fitted, first, atol=1e-2)
 
 
 def test_a_shift_of_everything_moves_every_keypoint_by_it() -> None:
@@ -110,7 +131,7 @@ def test_along_an_edge_the_flow_is_not_believed() -> None:
     masks, source = smooth_masks(), keypoints(1, 1)
     moved = pixel_grid(64, 64, masks)[None] + torch.tensor([0.04, 0.04])
     upright = texture_of(ramp(1, 0))  # its edges run from top to bottom: only x can be seen
-    values, _ = second_look(masks, source, source, sight_of(moved), upright)
+    values, _ = second_look((masks, unbent(masks)), source, source, sight_of(moved), upright)
     shift = (source[0] - values)[0].mean(0)
     assert shift[0] > 3 * shift[1] > 0
 
@@ -120,7 +141,7 @@ def test_the_fit_minimises_the_weighted_squares() -> None:
     masks, source, true = smooth_masks(), keypoints(1, 1), keypoints(1, 2)
     picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     texture, seen = texture_of(picture), flow_of(masks, source, (true[0] + 0.02, true[1]))
-    values, jacobians = second_look(masks, source, true, sight_of(seen), texture)
+    values, jacobians = second_look((masks, unbent(masks)), source, true, sight_of(seen), texture)
 
     def squares(values: torch.Tensor) -> float:
         x, y = (flow_of(masks, source, (values, jacobians)) - seen).unbind(-1)
@@ -148,11 +169,11 @@ def test_the_misfit_is_the_difference_of_the_pictures_and_how_far_landmarks_are_
     pair = torch.stack([at + 0.1, at], 1)
     sight = sight_of(grid)._replace(landmarks=pair, trust=torch.ones(1, LANDMARKS))
     picture = torch.full((1, 3, 64, 64), 0.5)
-    unmoved = Motion(grid, none, none, none)
+    unmoved = Motion(grid, none, none, none, none)
     assert misfit(unmoved, picture, picture + 0.2, sight).item() == pytest.approx(
         0.2 + LANDMARKS_MISFIT * 0.1, abs=1e-4
     )
-    moved = Motion(grid + 0.1, none, none, none)
+    moved = Motion(grid + 0.1, none, none, none, none)
     assert misfit(moved, picture, picture, sight).item() == pytest.approx(0, abs=1e-4)
 
 

@@ -58,11 +58,13 @@ def pictures(count: int, size: int, seed: int = 0) -> Tensor:
 
 
 def random_network(config: ModelConfig, seed: int = 0) -> Network:
-    """A network in evaluation mode whose norms and jacobians do something, as after training."""
+    """A network in evaluation mode whose norms, jacobians and bend do something, as after training."""
     torch.manual_seed(seed)
     network = Network(config)
     with torch.no_grad():
         network.detector.jacobians.weight.normal_(0, 0.01)
+        if network.dense_motion.bend is not None:
+            network.dense_motion.bend.weight.normal_(0, 0.01)
         for name, buffer in network.named_buffers():
             if name.endswith("running_mean"):
                 buffer.normal_(0, 0.1)

@@ -7,8 +7,10 @@ import pytest
 
 from avcall.types import F32Array, HeldKeyframe, Keypoints, Priors, U8Image
 from models.retarget import Retarget
+from models.sight import SecondLook
 from models.training.data import Clip
-from models.training.drawing import Puppet, Still, detect_beside, first_face, held_frame, priors_of, still_of
+from models.training.drawing import Puppet, Still, first_face, followed, held_frame, priors_of, still_of
+from tests.fakes import unrefined
 from tests.models.tiny import write_prepared
 from tests.units import make_keypoints
 
@@ -20,6 +22,7 @@ class FakeRuntime:
         self.keyframe: U8Image | None = None
         self.detected: list[Priors] = []
         self.posed: list[Keypoints] = []
+        self.last: list[SecondLook | None] = []
 
     def detect(self, rgb: U8Image, priors: Priors) -> Keypoints:
         self.detected.append(priors)
@@ -29,10 +32,16 @@ class FakeRuntime:
         return HeldKeyframe(rgb, keypoints, landmarks)
 
     def refine(
-        self, driving: Keypoints, rgb: U8Image, landmarks: F32Array | None, keyframe: HeldKeyframe
-    ) -> Keypoints:
-        assert keyframe.rgb is self.keyframe and landmarks is not None
-        return Keypoints(driving.values + 0.01, driving.jacobians)
+        self,
+        driving: Keypoints,
+        rgb: U8Image,
+        landmarks: F32Array | None,
+        keyframe: HeldKeyframe,
+        last: SecondLook | None = None,
+    ) -> SecondLook:
+        assert keyframe.rgb is self.keyframe
+        self.last.append(last)
+        return unrefined(Keypoints(driving.values + 0.01, driving.jacobians))
 
     def set_keyframe(self, index: int, rgb: U8Image, keypoints: Keypoints) -> None:
         self.keyframe = rgb
@@ -87,10 +96,14 @@ def test_ones_own_still_takes_the_pose_as_it_is_and_anothers_the_motion(clip: Cl
     assert runtime.posed == [later]
 
 
-def test_a_frame_is_looked_at_beside_the_still_of_the_same_person(clip: Clip) -> None:
+def test_every_frame_is_looked_at_beside_the_still_and_from_the_frame_before(clip: Clip) -> None:
     runtime = FakeRuntime()
     held = held_frame(runtime, clip, 1)  # type: ignore[arg-type]
     runtime.keyframe = held.rgb
     runtime.detected.clear()
-    beside = detect_beside(runtime, clip, 2, held)  # type: ignore[arg-type]
-    assert np.allclose(beside.values, make_keypoints(1).values + 0.01)
+    found = followed(runtime, clip, held)  # type: ignore[arg-type]
+    assert len(found) == len(clip) == len(runtime.last)
+    for number, keypoints in enumerate(found):
+        assert np.allclose(keypoints.values, make_keypoints(number + 1).values + 0.01)
+    assert runtime.last[0] is None
+    assert [last.keypoints for last in runtime.last[1:] if last] == found[:-1]

@@ -10,12 +10,14 @@ from avcall.errors import InputError, RecordingError, WeightsError
 from avcall.types import F32Array, FaceCrop, HeldKeyframe, Keypoints, Priors, U8Image
 from models.metrics.judge import Face, Seen, compare_faces, compare_pixels
 from models.metrics.sets import Features
+from models.sight import SecondLook
 from models.training import evaluate as module
 from models.training.data import Clip
 from models.training.drawing import Still
 from models.training.evaluate import ClipJudge, EvaluateConfig, draw_clip, evaluate
 from models.training.evaluation import Report, Row, to_markdown
 from models.training.export import export_weights
+from tests.fakes import unrefined
 from tests.models.tiny import TINY_LIVE, landmarks, random_network, write_prepared
 from tests.units import make_keypoints
 
@@ -37,8 +39,8 @@ class FakeRuntime:
 
     def refine(
         self, driving: Keypoints, rgb: U8Image, landmarks: F32Array | None, keyframe: HeldKeyframe
-    ) -> Keypoints:
-        return driving
+    ) -> SecondLook:
+        return unrefined(driving)
 
     def set_keyframe(self, index: int, rgb: U8Image, keypoints: Keypoints) -> None:
         pass

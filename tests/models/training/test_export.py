@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +15,8 @@ from models.config import LIVE, ModelConfig
 from models.layers import resize, warp
 from models.network import Network
 from models.runtime import Device, Graph, ModelRuntime
-from models.sight import Sight, look
+from models.second_look import misfit
+from models.sight import SecondLook, Sight, look
 from models.training.data import Clip
 from models.training.export import export_weights, load_network
 from models.training.quantise import EXACT, calibrate
@@ -108,14 +110,44 @@ def test_a_second_look_finds_in_onnx_what_it_finds_in_torch(live: tuple[Network,
     # The camera shows the keyframe itself: flow and landmarks say so, and what the detector found is off.
     points, source = landmarks(), make_keypoints(1)
     driving = Keypoints(source.values + np.float32(0.05), source.jacobians)
-    found = runtime.refine(driving, KEYFRAME, points, runtime.hold(KEYFRAME, source, points))
+    held = runtime.hold(KEYFRAME, source, points)
+    found = runtime.refine(driving, KEYFRAME, points, held)
     still = torch.nn.functional.avg_pool2d(from_rgb(KEYFRAME), 4)
     sight = Sight(*(torch.from_numpy(part) for part in look(KEYFRAME, points, KEYFRAME, points)))
     values, jacobians = network.look_again(still, tensors(source), tensors(driving), sight, still)
-    np.testing.assert_allclose(found.values, values[0].numpy(), atol=5e-3)
+    np.testing.assert_allclose(found.keypoints.values, values[0].numpy(), atol=5e-3)
     # The graph's kernels are int8, and what nothing was seen of hangs on small differences of the masks.
-    np.testing.assert_allclose(found.jacobians, jacobians[0].numpy(), atol=8e-2)
-    assert not np.allclose(found.values, driving.values, atol=1e-2)
+    np.testing.assert_allclose(found.keypoints.jacobians, jacobians[0].numpy(), atol=8e-2)
+    assert not np.allclose(found.keypoints.values, driving.values, atol=1e-2)
+    motion = network.dense_motion(still, tensors(source), tensors(found.keypoints))
+    assert found.misfit == pytest.approx(float(misfit(motion, still, still, sight)), abs=5e-3)
+    assert np.abs(found.masks - motion.masks.numpy()).mean() < 1e-2
+
+
+def test_a_second_look_goes_on_from_the_one_before_unless_that_fits_far_worse(
+    live: tuple[Network, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = ModelRuntime((Graph.REFINE,), device=Device.CPU, weights=live[1])
+    points, source = landmarks(), make_keypoints(1)
+    held = runtime.hold(KEYFRAME, source, points)
+    fits: list[float] = []
+    fit = ModelRuntime._fit
+
+    def counted(self: ModelRuntime, *arguments: Any, share: float = 1.0) -> SecondLook:
+        fits.append(share)
+        return fit(self, *arguments, share=share)
+
+    monkeypatch.setattr(ModelRuntime, "_fit", counted)
+    first = runtime.refine(source, KEYFRAME, points, held)
+    assert fits == [0.0, 1.0, 1.0]
+    fits.clear()
+    second = runtime.refine(source, KEYFRAME, points, held, first)
+    assert fits == [1.0]
+    np.testing.assert_allclose(second.keypoints.values, first.keypoints.values, atol=2e-2)
+    fits.clear()
+    again = runtime.refine(source, to_rgb(pictures(1, 256, 6)), None, held, first)
+    assert fits == [1.0, 0.0, 1.0, 1.0]
+    assert again.misfit >= second.misfit
 
 
 def test_speech_reaches_the_picture(live: tuple[Network, Path]) -> None:
@@ -207,7 +239,7 @@ def test_int8_draws_nearly_what_float_draws_and_is_smaller(
     graph = onnx.load(tmp_path / "int8" / "synthesize.onnx").graph
     restored = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
     plain = [n.name for n in graph.node if n.op_type == "Conv" and n.input[1] not in restored]
-    assert len(plain) == 3 and all(any(part in name for part in EXACT) for name in plain)
+    assert len(plain) == 4 and all(any(part in name for part in EXACT) for name in plain)
 
 
 def test_a_clip_of_a_few_frames_calibrates_nothing(tmp_path: Path) -> None:

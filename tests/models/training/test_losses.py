@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.layers import pixel_grid
+from models.second_look import FLAT
 from models.training.data import ANCHORED_KEYPOINTS, PARTS
 from models.training.losses import (
     CHOICE_LEAD,
@@ -20,6 +21,7 @@ from models.training.losses import (
     guided_flow,
     led_by_landmarks,
     mask_choice,
+    misplaced,
     part_choice,
     random_affine,
     still_where_moved,
@@ -77,10 +79,23 @@ def test_a_taught_flow_counts_where_its_teacher_is_sure() -> None:
     teacher, flow = known_flow(1, (0.0, 0.0)), known_flow(1, (0.2, 0.0)).clone()
     flow[:, :32] = teacher[:, :32]
     sure = torch.ones(1, 64, 64)
-    assert taught_flow(flow, teacher, sure).item() == pytest.approx(0.05, abs=1e-5)
+    texture = torch.tensor([1.0, 0.0, 1.0])[:, None, None].expand(1, -1, 64, 64)
+    length = 0.2 * math.sqrt(1 + FLAT)
+    assert taught_flow(flow, teacher, sure, texture).item() == pytest.approx(length / 2, abs=1e-3)
+    edge = torch.tensor([0.0, 0.0, 2.0])[:, None, None].expand(1, -1, 64, 64)  # nothing changes along x
+    assert taught_flow(flow, teacher, sure, edge).item() == pytest.approx(0.1 * math.sqrt(FLAT), abs=1e-3)
     sure[:, 32:] = 0
-    assert taught_flow(flow, teacher, sure).item() == pytest.approx(0, abs=1e-6)
-    assert taught_flow(flow, teacher, torch.zeros(1, 64, 64)).item() == 0
+    assert taught_flow(flow, teacher, sure, texture).item() == pytest.approx(0, abs=1e-6)
+    assert taught_flow(flow, teacher, torch.zeros(1, 64, 64), texture).item() == 0
+
+
+def test_places_count_more_to_which_the_person_is_brought_wrongly() -> None:
+    masks = torch.zeros(2, 2, 64, 64)
+    masks[:, 0, :, :32], masks[:, 1, :, :40] = 1.0, 1.0
+    masks[1, 1] = 0  # not seen
+    wrong = misplaced(known_flow(2, (0.0, 0.0)), masks)
+    assert (wrong[0, 0, :, 32:40] == 1).all() and wrong[0].sum() == 64 * 8 and not wrong[1].any()
+    assert misplaced(known_flow(1, (-0.25, 0.0)), masks[:1]).max().item() == pytest.approx(0, abs=1e-5)
 
 
 def test_a_background_that_should_have_moved_costs_its_share() -> None:
