@@ -63,10 +63,8 @@ BLANK = (
 OPTIONAL = frozenset({Graph.PART_MAPS, Graph.REFINE, Graph.PREVIEW})  # a folder may lack these
 
 DETECTED_SHARE = 0.15  # of what the detector finds, where a second look goes on from the frame before
-SPOILT, SPOILT_BY = (
-    1.5,
-    0.01,
-)  # a misfit beyond so many times that of the frame before, and so much: begin anew
+# A second look begins anew where its misfit is beyond so many times that of the frame before, and so much.
+SPOILT, SPOILT_BY = 2.5, 0.03
 
 USE_PART_MAPS = frozenset({Graph.REFINE, Graph.PREVIEW, Graph.SYNTHESIZE})
 

@@ -140,10 +140,11 @@ def work(runtime: ModelRuntime, graph: Graph) -> Callable[[], object]:
     held = runtime.hold(rgb, source, landmarks)
     if graph is Graph.SYNTHESIZE:
         runtime.set_keyframe(0, rgb, source)
+    last = runtime.refine(driving, rgb, landmarks, held) if graph is Graph.REFINE else None
     runs: dict[Graph, Callable[[], object]] = {
         Graph.DETECT: lambda: runtime.detect(rgb, priors),
         Graph.PART_MAPS: lambda: runtime.hold(rgb, source, landmarks),
-        Graph.REFINE: lambda: runtime.refine(driving, rgb, landmarks, held),
+        Graph.REFINE: lambda: runtime.refine(driving, rgb, landmarks, held, last),
         Graph.PREVIEW: lambda: runtime.preview(held, driving, rgb),
         Graph.ENCODE_KEYFRAME: lambda: runtime.set_keyframe(0, rgb, source),
         Graph.SYNTHESIZE: lambda: runtime.synthesize(0, driving, mel),
