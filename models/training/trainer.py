@@ -21,7 +21,7 @@ from models.training.checkpoint import BEST_NAME, CHECKPOINT_NAME, read_checkpoi
 from models.training.data import Batch, Clip, PairSampler, load_clips
 from models.training.feed import Feed
 from models.training.ranks import StopRequest, agree, first_does, gather, rank_seed
-from models.training.settings import TrainConfig
+from models.training.settings import ABLATIONS, TrainConfig, ablate
 from models.training.step import TrainingStep
 from models.training.validate import Validation
 
@@ -129,10 +129,16 @@ class Trainer:
         first_does(self.fabric, lambda: write_checkpoint(state, self.checkpoint_path))
 
     def start_from(self, network: Network) -> None:
-        """Begin with trained weights, not random ones. Raises WeightsError for another configuration."""
-        if network.config != self.model:
+        """Begin with trained weights, not random ones. Raises WeightsError for another configuration.
+
+        They may be those of the whole model where this one is an ablation of it: it begins without that part.
+        """
+        without = ablate(
+            network.config, [name for name, key in ABLATIONS.items() if not getattr(self.model, key)]
+        )
+        if without != self.model:
             raise WeightsError(f"the weights are of another configuration than preset {self.model.name}")
-        state = network.state_dict()
+        state = parts_of(network.state_dict(), self.network.state_dict())
         self.network.load_state_dict(state)
         self.ema.load(state)
 
@@ -284,6 +290,22 @@ class Trainer:
         self.save()
         if self.writer is not None:
             self.writer.flush()
+
+
+def parts_of(whole: dict[str, Tensor], part: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What of a whole network's state an ablated one has; `part` says what that is, and how large.
+
+    What is left out comes last among a layer's inputs. Scales and shifts of a norm are two halves.
+    """
+    found = {}
+    for key, like in part.items():
+        if like.shape == whole[key].shape:
+            found[key] = whole[key]
+            continue
+        halves = 2 if ".scale_shift." in key else 1
+        sizes = (len(like) // halves, *like.shape[1:])
+        found[key] = torch.cat([half[tuple(map(slice, sizes))] for half in whole[key].chunk(halves)])
+    return found
 
 
 def move_batch(batch: Batch, fabric: Fabric) -> Batch:

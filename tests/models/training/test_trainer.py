@@ -16,7 +16,7 @@ from models.training import trainer as module
 from models.training.checkpoint import averaged_network, read_checkpoint
 from models.training.settings import TrainConfig
 from models.training.trainer import Trainer
-from tests.models.tiny import TINY_LIVE, random_network, write_prepared
+from tests.models.tiny import TINY_LIVE, pictures, random_network, write_prepared
 
 CONFIG = TrainConfig(
     batch=2,
@@ -267,3 +267,27 @@ def test_a_run_may_begin_with_trained_weights(data: Path, tmp_path: Path) -> Non
     assert_same(trainer.ema.state, trained.state_dict())
     with pytest.raises(WeightsError, match="another configuration"):
         trainer.start_from(random_network(dataclasses.replace(TINY_LIVE, audio_prior=False)))
+
+
+@pytest.mark.parametrize("switch", ["audio_prior", "structural_prior", "identity_aware"])
+@torch.no_grad()
+def test_an_ablation_begins_with_the_whole_network_without_a_part(
+    switch: str, data: Path, tmp_path: Path
+) -> None:
+    whole, fewer = random_network(TINY_LIVE, seed=5), dataclasses.replace(TINY_LIVE, **{switch: False})
+    trainer = make(data, tmp_path / "run", model=fewer)
+    trainer.start_from(whole)
+    begun, known = trainer.network.eval(), whole.state_dict()
+    assert set(begun.state_dict()) <= set(known)
+    small, priors = pictures(1, 64), torch.zeros(1, 2, 64, 64)
+    # What sees nothing of the part that is left out works as it did.
+    if switch == "structural_prior":
+        whole.detector.hourglass.down[0][0].weight[:, 3:] = 0
+    for one, other in zip(begun.detect(small, priors), whole.detect(small, priors), strict=True):
+        torch.testing.assert_close(one, other)
+    if switch == "identity_aware":
+        norm, mine = whole.generator.merges[0].norm1, begun.generator.merges[0].norm1
+        channels, inputs = mine.norm.num_features, norm.scale_shift.in_channels
+        x, condition = torch.rand(1, norm.norm.num_features, 8, 8), torch.rand(1, inputs, 8, 8)
+        assert channels < x.shape[1]
+        torch.testing.assert_close(mine(x[:, :channels], condition), norm(x, condition)[:, :channels])
