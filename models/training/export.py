@@ -26,7 +26,7 @@ from models.training.quantise import Calibration, quantise
 OPSET = 18
 MIN_SHRUNK_VALUES = 64  # smaller tensors are constants of the graph, and save nothing
 KERNEL_DIMENSIONS = 4
-SMALL = ("detect", "preview", "refine")  # nobody sees pictures of theirs: int8 weights are enough
+SMALL = ("preview", "refine")  # nobody sees pictures of theirs: int8 weights are enough
 
 
 def _export_graph(spec: GraphSpec, path: Path) -> None:
