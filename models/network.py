@@ -83,18 +83,18 @@ class Network(nn.Module):
         self,
         still: Tensor,
         source: KeypointTensors,
-        start: Look,
+        driving: KeypointTensors,
+        held: tuple[Tensor, Tensor],
         sight: Sight,
         camera: Tensor,
         parts: Tensor | None,
         share: Tensor | float = 1.0,
     ) -> Look:
-        """One fit from `start`, and the dense motion to what it found; its misfit is not read.
+        """One fit from `driving` with the masks and bend `held`, and the dense motion to what it found.
 
         `still` (N, 3, 64, 64) is the keyframe and `parts` its part maps, `camera` (N, 3, 64, 64) the frame.
         With a `share` of 0 the keypoints stay, and what is found of them is the rest.
         """
-        held, driving = (start.masks, start.bend), (start.values, start.jacobians)
         values, jacobians = second_look(held, source, driving, sight, texture_of(camera), share=share)
         motion: Motion = self.dense_motion(still, source, (values, jacobians), parts)
         return Look(values, jacobians, motion.masks, motion.bend, misfit(motion, still, camera, sight))
@@ -119,7 +119,9 @@ class Network(nn.Module):
         motion: Motion = self.dense_motion(still, source, driving, parts)
         looks = [Look(*driving, motion.masks, motion.bend, misfit(motion, still, camera, sight))]
         for _ in range(FITS):
-            looks.append(self.look(still, source, looks[-1], sight, camera, parts))
+            last = looks[-1]
+            begun = (last.values, last.jacobians), (last.masks, last.bend)
+            looks.append(self.look(still, source, *begun, sight, camera, parts))
         best = torch.stack([found.misfit for found in looks]).argmin(0)
         pairs = torch.arange(len(best), device=best.device)
         values, jacobians = (torch.stack([found[i] for found in looks])[best, pairs] for i in (0, 1))

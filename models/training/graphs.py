@@ -80,8 +80,7 @@ class RefineGraph(_NetworkGraph):
         sight: Sight,
     ) -> Look:
         still, seen = _planes(keyframe), _planes(camera)
-        start = Look(*driving, *held, misfit=share)
-        return self.network.look(still, source, start, Sight(*sight), seen, parts, share)
+        return self.network.look(still, source, driving, held, Sight(*sight), seen, parts, share)
 
 
 class PartMapsGraph(_NetworkGraph):

@@ -60,7 +60,8 @@ def calibrate(network: Network, clips: Iterable[Clip]) -> Calibration:
         fixed = known | {name: value.numpy() for name, value in cached.items()}
         for index in frames:
             camera = resize(picture_tensor(clip.picture(index)), INPUT_SIZE_PX)
-            driving = network.detect(camera, prior_tensor(clip, index))
+            priors = prior_channels(clip, index)[None]
+            driving = network.detect(camera, torch.from_numpy(priors).float() / 255)
             sight = sight_of(clip, index, 0)
             refined = network.look_again(
                 keyframe.small, source, driving, as_tensors(sight), camera, keyframe.parts
@@ -69,7 +70,6 @@ def calibrate(network: Network, clips: Iterable[Clip]) -> Calibration:
                 "mel": clip.mel(index)[None].astype(np.float32),
                 "gate": np.full((1, 1), float(len(clip.pcm) > 0), np.float32),
             }
-            priors = prior_channels(clip, index)[None].astype(np.uint8)
             found["detect"].append({"rgb": clip.picture(index)[None], "priors": priors})
             found["synthesize"].append(fixed | _named("driving", refined) | speech)
             pictures = {"keyframe": clip.picture(0), "camera": clip.picture(index)}
