@@ -150,7 +150,7 @@ def export(
     from models.training.data import Clip
     from models.training.export import export_weights
     from models.training.motion_metric import motion_metric
-    from models.training.motion_tables import clip_keypoints, train_tables, write_tables
+    from models.training.motion_tables import clip_motion, tables_of, write_tables
     from models.training.quantise import calibrate
 
     state = read_checkpoint(checkpoint)
@@ -164,8 +164,8 @@ def export(
     record["arithmetic"] = "float32" if floating else "int8"
     export_weights(network, out, record, None if floating else calibrate(network, clips))
     runtime = ModelRuntime((Graph.DETECT, Graph.REFINE), weights=out)
-    keypoints = [clip_keypoints(clip, runtime) for clip in track(clips, "motion tables")]
-    tables = train_tables(keypoints, motion_metric(network, clips))
+    motion = [clip_motion(clip, runtime) for clip in track(clips, "motion tables")]
+    tables = tables_of(motion, motion_metric(network, clips))
     write_tables(tables, out)
     Console().print(
         f"weights of step {state['step']} in {out}, motion tables {tables.digest()}", highlight=False

@@ -14,6 +14,7 @@ FRAME_SIZE_PX = 256  # side of the square picture that a call carries
 FRAME_RATE = 25  # frames a second on the wire
 FRAME_MS = 1000 // FRAME_RATE
 NUM_KEYPOINTS = 10
+LATTICE_POINTS = 10  # along each side of a deformation's lattice
 SAMPLE_RATE_HZ = 16_000  # mono speech, everywhere but inside the Opus decoder
 
 U8Image = NDArray[np.uint8]
@@ -61,10 +62,15 @@ class FaceCrop:
 
 @dataclass(frozen=True, slots=True)
 class Keypoints:
-    """`values` (10, 2) float32, x then y, in [-1, 1] across the picture; `jacobians` (10, 2, 2) float32."""
+    """`values` (10, 2) float32, x then y, in [-1, 1] across the picture; `jacobians` (10, 2, 2) float32.
+
+    `lattice` (10, 10, 2) float32, rows of x and y, is a free-form deformation beside the keypoints' motion,
+    in half widths of the picture; None says that there is none.
+    """
 
     values: F32Array
     jacobians: F32Array
+    lattice: F32Array | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,8 @@ class ModelConfig:
     The paper has none of the rest. `second_look` corrects the driving keypoints beside the keyframe;
     `part_maps` is the network that tells which part of the keyframe goes with which keypoint; the detector
     leaves `background_keypoint` in the picture's middle: only a second look can tell how the camera moves;
-    with `bends` the dense motion adds to the local affine motions what no blend of them can say.
+    with `bends` the dense motion adds to the local affine motions what no blend of them can say; `deforms`
+    has the sender tell a free-form deformation beside the keypoints.
     """
 
     name: str
@@ -76,6 +77,7 @@ class ModelConfig:
     part_maps: HourglassConfig | None = None
     background_keypoint: int | None = None
     bends: bool = False
+    deforms: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a weights file's header."""
@@ -138,6 +140,7 @@ LIVE = ModelConfig(
     part_maps=HourglassConfig(width=16, levels=3, max_width=64, head_kernel=3),
     background_keypoint=9,
     bends=True,
+    deforms=True,
 )
 
 PRESETS = {preset.name: preset for preset in (PAPER, LIVE)}

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from models.audio_encoder import AudioVisualCondition
 from models.config import ModelConfig
-from models.dense_motion import DenseMotion, Motion
+from models.dense_motion import MAX_FLOW, DenseMotion, Motion
+from models.free_form import fit_lattice, spread
 from models.generator import Generator, IdentityEncoder, Picture
 from models.keypoint_detector import INPUT_SIZE_PX, KeypointDetector
 from models.layers import resize
@@ -97,7 +98,9 @@ class Network(nn.Module):
         """
         values, jacobians = second_look(held, source, driving, sight, texture_of(camera), share=share)
         motion: Motion = self.dense_motion(still, source, (values, jacobians), parts)
-        return Look(values, jacobians, motion.masks, motion.bend, misfit(motion, still, camera, sight))
+        lattice = fit_lattice(motion.flow, sight, texture_of(camera)) if self.config.deforms else None
+        off = misfit(motion, still, camera, sight)
+        return Look(values, jacobians, motion.masks, motion.bend, off, lattice)
 
     @torch.no_grad()
     def look_again(  # noqa: PLR0917 (as the graph's inputs)
@@ -127,10 +130,16 @@ class Network(nn.Module):
         values, jacobians = (torch.stack([found[i] for found in looks])[best, pairs] for i in (0, 1))
         return values, jacobians
 
-    def move(self, keyframe: EncodedKeyframe, source: KeypointTensors, driving: KeypointTensors) -> Motion:
-        """The dense motion between two sets of keypoints."""
+    def move(
+        self,
+        keyframe: EncodedKeyframe,
+        source: KeypointTensors,
+        driving: KeypointTensors,
+        lattice: Tensor | None = None,
+    ) -> Motion:
+        """The dense motion between two sets of keypoints, deformed by a `lattice` (N, points, points, 2)."""
         motion: Motion = self.dense_motion(keyframe.small, source, driving, keyframe.parts)
-        return motion
+        return motion if lattice is None else deformed(motion, lattice)
 
     def draw(self, keyframe: EncodedKeyframe, motion: Motion, mel: Tensor, gate: Tensor) -> Picture:
         """The picture for one motion and one mel window (N, 80, 16); `gate` (N, 1) is 0 without speech."""
@@ -138,12 +147,18 @@ class Network(nn.Module):
         picture: Picture = self.generator(keyframe.identity, keyframe.picture, motion, condition)
         return picture
 
-    def forward(
+    def forward(  # noqa: PLR0917 (as the graph's inputs)
         self,
         keyframe: EncodedKeyframe,
         source: KeypointTensors,
         driving: KeypointTensors,
         mel: Tensor,
         gate: Tensor,
+        lattice: Tensor | None = None,
     ) -> Picture:
-        return self.draw(keyframe, self.move(keyframe, source, driving), mel, gate)
+        return self.draw(keyframe, self.move(keyframe, source, driving, lattice), mel, gate)
+
+
+def deformed(motion: Motion, lattice: Tensor) -> Motion:
+    """The motion with a free-form deformation beside its flow."""
+    return motion._replace(flow=(motion.flow + spread(lattice)).clamp(-MAX_FLOW, MAX_FLOW))

@@ -21,7 +21,16 @@ import onnxruntime as ort
 from avcall.bitstream.live import LiveKeyframes
 from avcall.bitstream.motion_coded import MotionCoder, MotionTables
 from avcall.errors import InputError, WeightsError
-from avcall.types import FRAME_SIZE_PX, NUM_KEYPOINTS, F32Array, HeldKeyframe, Keypoints, Priors, U8Image
+from avcall.types import (
+    FRAME_SIZE_PX,
+    LATTICE_POINTS,
+    NUM_KEYPOINTS,
+    F32Array,
+    HeldKeyframe,
+    Keypoints,
+    Priors,
+    U8Image,
+)
 from models.config import MEL_BANDS, MEL_STEPS
 from models.priors import PRIOR_SIZE_PX
 from models.sight import FITS, SecondLook, look
@@ -60,6 +69,7 @@ BLANK = (
     np.zeros((1, NUM_KEYPOINTS + 1, PRIOR_SIZE_PX, PRIOR_SIZE_PX), np.float32),
     np.zeros((1, PRIOR_SIZE_PX, PRIOR_SIZE_PX, 2), np.float32),
 )  # masks and bend where none are known
+UNDEFORMED = np.zeros((1, LATTICE_POINTS, LATTICE_POINTS, 2), np.float32)
 OPTIONAL = frozenset({Graph.PART_MAPS, Graph.REFINE, Graph.PREVIEW})  # a folder may lack these
 
 DETECTED_SHARE = 0.15  # of what the detector finds, where a second look goes on from the frame before
@@ -319,8 +329,10 @@ class ModelRuntime:
             "held_bend": start.bend,
             "share": np.array([share], np.float32),
         }
-        values, jacobians, masks, bend, misfit = self._sessions[Graph.REFINE].run(None, feeds | begun)
-        return SecondLook(Keypoints(values[0], jacobians[0]), masks, bend, float(misfit[0]))
+        found = self._sessions[Graph.REFINE].run(None, feeds | begun)
+        values, jacobians, masks, bend, misfit, *deformed = found
+        lattice = deformed[0][0] if deformed else None
+        return SecondLook(Keypoints(values[0], jacobians[0], lattice), masks, bend, float(misfit[0]))
 
     @property
     def has_preview(self) -> bool:
@@ -365,6 +377,7 @@ class ModelRuntime:
             "driving_jacobians": keypoints.jacobians[None],
             "mel": mel[None],
             "gate": np.array([[1.0 if speech else 0.0]], np.float32),
+            "lattice": UNDEFORMED if keypoints.lattice is None else keypoints.lattice[None],
         }
         # An ablated network has no use for some of them, and its graph does not know their names.
         feeds = {name: feeds[name] for name in self._synthesize_names}

@@ -35,13 +35,17 @@ MAX_POSITION = 1.5  # half widths: a keypoint may be pushed out of the picture, 
 
 
 class Look(NamedTuple):
-    """Driving keypoints, the masks and bend of the dense motion to them, and how far that misses (N,)."""
+    """Driving keypoints, the masks and bend of the dense motion to them, and how far that misses (N,).
+
+    `lattice` (N, points, points, 2) deforms that motion, where the configuration has such.
+    """
 
     values: Tensor
     jacobians: Tensor
     masks: Tensor
     bend: Tensor
     misfit: Tensor
+    lattice: Tensor | None = None
 
 
 def as_tensors(sight: Sight) -> Sight:

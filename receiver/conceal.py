@@ -55,7 +55,8 @@ def crossfade(outgoing: Pcm, incoming: Pcm) -> Pcm:
 def conceal_motion(last: Keypoints, before: Keypoints | None, steps: int) -> Keypoints:
     """The keypoints `steps` >= 1 frames after `last`: on from `before`, ever slower, until they hold.
 
-    Jacobians are held: an extrapolated one may turn singular. Without `before`, everything is held.
+    Jacobians and lattice are held: an extrapolated jacobian may turn singular. Without `before`, everything
+    is held.
     """
     if before is None:
         return last
@@ -63,4 +64,4 @@ def conceal_motion(last: Keypoints, before: Keypoints | None, steps: int) -> Key
     reach = MOTION_DAMPING * (1.0 - MOTION_DAMPING**steps) / (1.0 - MOTION_DAMPING)
     moved = last.values + reach * (last.values - before.values)
     values: F32Array = np.clip(moved, -MAX_VALUE, MAX_VALUE).astype(np.float32)
-    return Keypoints(values=values, jacobians=last.jacobians)
+    return Keypoints(values, last.jacobians, last.lattice)

@@ -192,7 +192,9 @@ class Depacketizer:
         try:
             if self._coder is None:
                 raise MotionError("coded motion: there are no tables for it here")
-            frames = self._coder.decode(coded.payload, len(coded.pts_ms), source, coded.step)
+            frames = self._coder.decode(
+                coded.payload, len(coded.pts_ms), source, coded.step, deformed=coded.deformed
+            )
         except MotionError as error:
             self.dropped[type(error).__name__] += 1
             return ()

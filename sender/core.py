@@ -159,6 +159,7 @@ class SenderCore:
         self._pacer.set_pace(decision.slice_interval_ms, decision.slice_bytes)
         if self._group is not None and decision.rung.step is not None:
             self._group.step = decision.rung.step
+            self._group.deforms = decision.rung.deforms
         self._stats = replace(self._stats, rate=decision)
         return decision
 

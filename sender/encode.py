@@ -9,8 +9,8 @@ from avcall.bitstream import keyframe as still
 from avcall.bitstream import motion
 from avcall.bitstream.keyframe import CodedKeyframe, StillCodec
 from avcall.bitstream.live import LiveKeyframes
-from avcall.bitstream.motion import MotionMode
-from avcall.bitstream.motion_coded import MotionCoder
+from avcall.bitstream.motion import UNIT_BYTES, MotionMode
+from avcall.bitstream.motion_coded import MAX_PAYLOAD_BYTES, STEPS, MotionCoder
 from avcall.bitstream.packet import KEYFRAME_INDICES, CodedMotion
 from avcall.types import FRAME_MS, AccessUnit, FaceCrop, HeldKeyframe, Keypoints, MediaKind, U8Image
 from sender.detect import Detector
@@ -48,12 +48,15 @@ def encode_motion(keypoints: Keypoints, pts_ms: int) -> AccessUnit:
 class MotionGroupEncoder:
     """Codes the motion units of one packet together, against the keyframe that they animate.
 
-    `step` 0 (finest) to 7 is the knob of the rate; it may change from packet to packet.
+    `step` 0 (finest) to 7 is the knob of the rate; it may change from packet to packet. A packet that has no
+    room for what it makes gets the next coarser step that it has room for. `deforms` says whether lattices
+    are told.
     """
 
     def __init__(self, coder: MotionCoder, step: int) -> None:
         self._coder = coder
         self.step = step
+        self.deforms = True
         self._sources: LiveKeyframes[Keypoints] = LiveKeyframes()
 
     def add_source(self, keyframe: "EncodedKeyframe") -> None:
@@ -67,10 +70,14 @@ class MotionGroupEncoder:
         if source is None:
             return None
         frames = [motion.decode(MotionMode.FP16, unit.payload) for unit in units]
-        payload = self._coder.encode(frames, source, self.step)
-        if len(payload) >= sum(len(unit.payload) for unit in units):
-            return None
-        return CodedMotion(tuple(unit.pts_ms for unit in units), index, self.step, payload)
+        room_bytes = min(MAX_PAYLOAD_BYTES, len(units) * UNIT_BYTES[MotionMode.FP16] - 1)
+        for step in range(self.step, STEPS):
+            lattice = self._coder.lattice(frames, step) if self.deforms else None
+            payload = self._coder.encode(frames, source, step, lattice)
+            if len(payload) <= room_bytes:
+                times = tuple(unit.pts_ms for unit in units)
+                return CodedMotion(times, index, step, payload, lattice is not None)
+        return None
 
 
 class KeyframeEncoder:

@@ -8,6 +8,7 @@ picture first, and waiting for it would delay the speech.
 from dataclasses import dataclass
 
 from avcall.bitstream import packet as wire
+from avcall.bitstream.motion import UNIT_BYTES, MotionMode
 from avcall.bitstream.packet import MediaPacket
 from avcall.types import AccessUnit, MediaKind
 from sender.encode import MotionGroupEncoder
@@ -135,7 +136,8 @@ class Packetizer:
         self._packets += 1
         self._sent[MediaKind.MOTION] += len(motion)
         self._sent[MediaKind.AUDIO] += len(audio)
-        motion_bytes = sum(len(unit.payload) for unit in motion) if coded is None else len(coded.payload)
+        plain_bytes = len(motion) * UNIT_BYTES[MotionMode.FP16]
+        motion_bytes = plain_bytes if coded is None else len(coded.payload)
         self._sent_bytes[MediaKind.MOTION] += motion_bytes
         self._sent_bytes[MediaKind.AUDIO] += sum(len(unit.payload) for unit in audio)
         return data

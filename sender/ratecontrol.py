@@ -12,13 +12,14 @@ A rung of the ladder is what is sent: its cost on the wire, headers included, is
 rung that fits the estimate is taken; down at once, up one by one.
 
     rung   tick        quantiser   frames a second   speech          about, in kbit/s
-    0      the user's  the user's  25                the user's      17.9
-    1      80 ms       2 coarser   25                6 kbit/s        14.1
-    2      120 ms      2 coarser   25                6 kbit/s        12.0
-    3      120 ms      4 coarser   12.5              6 kbit/s        11.0
-    4      160 ms      4 coarser   12.5              6 kbit/s        10.1
-    5      240 ms      coarsest    12.5              6 kbit/s        9.1
-    6      240 ms      none: sound only              6 kbit/s         8.5
+    0      the user's  the user's  25, deformed      the user's      21.4
+    1      the user's  the user's  25                the user's      17.9
+    2      80 ms       2 coarser   25                6 kbit/s        14.1
+    3      120 ms      2 coarser   25                6 kbit/s        12.0
+    4      120 ms      4 coarser   12.5              6 kbit/s        11.0
+    5      160 ms      4 coarser   12.5              6 kbit/s        10.1
+    6      240 ms      coarsest    12.5              6 kbit/s        9.1
+    7      240 ms      none        0                 6 kbit/s        8.5
 
 What the estimate leaves is for keyframes: a slice at a time, no larger than what passes between two media
 packets with little delay for the second. Above 2 % loss every packet repeats the speech of the one before;
@@ -66,6 +67,7 @@ MOTION_HEADER_BYTES = 4  # of coded motion in a packet
 AUDIO_HEADER_BYTES = 2  # of an audio unit
 FP16_MOTION_BPS = 24_600.0
 CODED_MOTION_BPS = (3_900.0, 3_400.0, 2_800.0, 2_350.0, 1_950.0, 1_600.0, 1_300.0, 1_050.0)  # by step
+LATTICE_BITS = (370.0, 320.0, 280.0, 230.0, 190.0, 150.0, 120.0, 90.0)  # of a packet, by step
 LONG_TICK_FACTOR = 0.85  # of motion, from 120 ms on instead of 80: fewer first frames
 HALF_RATE_FACTOR = 0.66  # of motion at half the frames: they differ more
 COARSEST = 7
@@ -84,13 +86,17 @@ class RateConfig:
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """What is sent of both media. `every` is 2 for 12.5 frames a second; `step` None for half floats."""
+    """What is sent of both media. `every` is 2 for 12.5 frames a second; `step` None for half floats.
+
+    With `deforms`, lattices are told beside the keypoints.
+    """
 
     tick_ms: int
     step: int | None
     every: int
     audio_bps: int
     motion: bool = True
+    deforms: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,7 @@ def ladder(config: RateConfig) -> tuple[Rung, ...]:
     sound_only = replace(rung(LONGEST_TICK_MS, COARSEST, 2), motion=False)
     first = Rung(config.tick_ms, config.motion_step, 1, config.audio_bps)
     rungs = (
+        replace(first, deforms=config.motion_step is not None),
         first,
         rung(80, 2, 1),
         rung(120, 2, 1),
@@ -142,6 +149,8 @@ def wire_bps(rung: Rung, audio_frame_ms: int, repeat_audio: bool = False) -> flo
         else:
             motion_bps *= LONG_TICK_FACTOR if rung.tick_ms >= 120 else 1.0
             motion_bps *= HALF_RATE_FACTOR if rung.every == 2 else 1.0
+            lattice_bps = LATTICE_BITS[rung.step] * 1000 / rung.tick_ms
+            motion_bps += lattice_bps if rung.deforms else 0.0
     units = math.ceil(rung.tick_ms / audio_frame_ms)
     repeated = min(units, MAX_UNITS - units) / units if repeat_audio else 0.0
     return headers_bps + audio_bps * (1 + repeated) + motion_bps + CONTROL_BPS

@@ -7,6 +7,8 @@ A packet decodes by itself, given the keypoints of its keyframe:
     q   = round(c / step)                            60 integers
     first frame of the packet: q itself              every later one: q minus the q before
 
+Where the packet says so, the lattice of a deformation comes first (`lattice_coded`), one for all its frames.
+
 Prediction happens among integers, so nothing drifts and a lost packet costs that packet only. Each integer
 is split into a high part, coded with a static table of integer frequencies, and `shift` low bits coded flat.
 The basis is that of a Karhunen-Loeve transform in a metric in which an error is what it does to the picture.
@@ -15,7 +17,7 @@ Tables and basis are trained (`MotionTables`) and belong to the weights: both en
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import constriction
 import numpy as np
@@ -23,7 +25,9 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from avcall.bitstream.motion import keypoints_from
+from avcall.bitstream import lattice_coded
+from avcall.bitstream.lattice_coded import LatticeCoder, Levels
+from avcall.bitstream.motion import MAX_DEFORMATION, keypoints_from
 from avcall.errors import MotionError, WeightsError
 from avcall.types import NUM_KEYPOINTS, F32Array, Keypoints
 
@@ -57,6 +61,8 @@ class MotionTables:
     `basis` (60, 60) float32 can be inverted, its rows are components by falling variance; `steps` (8,)
     float32, rising; `classes` (8, 2, 60) uint8 names for each step, context and component a row of `shifts`
     (C,) uint8 and `frequencies` (C, 32) uint16, whose rows sum to 65536 (what lacks goes to the largest).
+    `lattice_steps` (8,) float32 are those of a lattice beside each step, in half widths, and
+    `lattice_frequencies` (8, 8, 17) uint16 are for `lattice_coded`.
     """
 
     basis: F32Array
@@ -64,6 +70,8 @@ class MotionTables:
     classes: NDArray[np.uint8]
     shifts: NDArray[np.uint8]
     frequencies: NDArray[np.uint16]
+    lattice_steps: F32Array
+    lattice_frequencies: NDArray[np.uint16]
 
     def to_bytes(self, metadata: dict[str, str]) -> bytes:
         """As a safetensors file."""
@@ -96,6 +104,8 @@ class MotionTables:
             "classes": ((STEPS, CONTEXTS, NUMBERS), np.uint8),
             "shifts": ((rows,), np.uint8),
             "frequencies": ((rows, SYMBOLS), np.uint16),
+            "lattice_steps": ((STEPS,), np.float32),
+            "lattice_frequencies": ((STEPS, lattice_coded.CONTEXTS, lattice_coded.LEVELS), np.uint16),
         }
         for name, (shape, kind) in wanted.items():
             array = getattr(self, name)
@@ -103,10 +113,11 @@ class MotionTables:
                 raise ValueError(f"{name} is {array.dtype}{array.shape}")
         if not rows or self.classes.max() >= rows or self.shifts.max() > ESCAPE_BITS:
             raise ValueError("a class that does not exist")
-        sums = self.frequencies.astype(np.int64).sum(1)
-        if not (self.frequencies > 0).all() or (sums > FREQUENCY_SUM).any():
-            raise ValueError("frequencies that do not sum to one")
-        if not np.isfinite(self.basis).all() or not (self.steps > 0).all():
+        for table in (self.frequencies, self.lattice_frequencies):
+            if not (table > 0).all() or (table.astype(np.int64).sum(-1) > FREQUENCY_SUM).any():
+                raise ValueError("frequencies that do not sum to one")
+        steps = np.concatenate([self.steps, self.lattice_steps])
+        if not np.isfinite(self.basis).all() or not (steps > 0).all() or not np.isfinite(steps).all():
             raise ValueError("numbers out of range")
         if np.linalg.cond(self.basis.astype(np.float64)) > MAX_CONDITION:
             raise ValueError("a basis that cannot be inverted")
@@ -156,19 +167,32 @@ class MotionCoder:
         self._alphabets = [
             _Alphabet(int(shift), row) for shift, row in zip(tables.shifts, tables.frequencies, strict=True)
         ]
+        self._lattices = LatticeCoder(tables.lattice_frequencies)
 
     @property
     def digest(self) -> str:
         """Of the tables; peers whose digests differ cannot understand each other's motion."""
         return self._tables.digest()
 
-    def encode(self, frames: Sequence[Keypoints], source: Keypoints, step: int) -> bytes:
+    def lattice(self, frames: Sequence[Keypoints], step: int) -> Levels | None:
+        """The lattice that a packet of `frames` tells, or None if nothing is left of it at this step."""
+        known = [frame.lattice for frame in frames if frame.lattice is not None]
+        if not known:
+            return None
+        levels = lattice_coded.quantise_lattice(known, float(self._tables.lattice_steps[step]))
+        return levels if levels.any() else None
+
+    def encode(
+        self, frames: Sequence[Keypoints], source: Keypoints, step: int, lattice: Levels | None = None
+    ) -> bytes:
         """The payload for `frames` against the keyframe's keypoints, with step 0 (finest) to 7.
 
         What it decodes to always passes the checks of the receiver: a frame that would not is replaced by the
-        one before it.
+        one before it. `lattice` is one of this step; the receiver has to be told whether there is one.
         """
         encoder = constriction.stream.queue.RangeEncoder()
+        if lattice is not None:
+            self._lattices.encode(encoder, lattice, step)
         before = np.zeros(NUMBERS, np.int32)
         for position, frame in enumerate(frames):
             numbers = self._quantise(frame, source, step, before if position else None)
@@ -179,8 +203,10 @@ class MotionCoder:
             before = numbers
         return _trim(encoder.get_compressed())
 
-    def decode(self, payload: bytes, count: int, source: Keypoints, step: int) -> list[Keypoints]:
-        """`count` frames of a payload. Raises MotionError naming what is wrong."""
+    def decode(
+        self, payload: bytes, count: int, source: Keypoints, step: int, *, deformed: bool = False
+    ) -> list[Keypoints]:
+        """`count` frames of a payload, `deformed` or not. Raises MotionError naming what is wrong."""
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise MotionError(f"coded motion: {len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} are allowed")
         if not 0 <= step < STEPS:
@@ -188,14 +214,20 @@ class MotionCoder:
         decoder = constriction.stream.queue.RangeDecoder(_words(payload))
         before = np.zeros(NUMBERS, np.int64)
         frames = []
-        for position in range(count):
-            try:
+        try:
+            lattice = self._decoded_lattice(decoder, step) if deformed else None
+            for position in range(count):
                 change = [alphabet.decode(decoder) for alphabet in self._row(step, position)]
-            except AssertionError:  # what constriction raises for data that no encoder made
-                raise MotionError("coded motion: not a range coded payload") from None
-            before = before + np.array(change, np.int64)
-            frames.append(self._reconstruct(before, source, step))
+                before = before + np.array(change, np.int64)
+                frames.append(replace(self._reconstruct(before, source, step), lattice=lattice))
+        except AssertionError:  # what constriction raises for data that no encoder made
+            raise MotionError("coded motion: not a range coded payload") from None
         return frames
+
+    def _decoded_lattice(self, decoder: "constriction.stream.queue.RangeDecoder", step: int) -> F32Array:
+        levels = self._lattices.decode(decoder, step).astype(np.float32)
+        lattice = np.clip(levels * self._tables.lattice_steps[step], -MAX_DEFORMATION, MAX_DEFORMATION)
+        return np.asarray(lattice, np.float32)
 
     def _row(self, step: int, position: int) -> list[_Alphabet]:
         return [self._alphabets[i] for i in self._tables.classes[step, min(position, 1)]]

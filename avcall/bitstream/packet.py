@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from avcall.bitstream.audio import validate_opus
-from avcall.bitstream.motion import UNIT_BYTES, MotionMode
+from avcall.bitstream.motion import DEFORMED_BYTES, UNIT_BYTES, MotionMode
 from avcall.errors import PacketError, VersionError
 from avcall.types import FRAME_MS, AccessUnit, MediaKind
 
@@ -74,13 +74,15 @@ class RtpHeader:
 class CodedMotion:
     """The motion of a packet in mode CODED: 1..6 frames at `pts_ms`, all of keyframe `keyframe_index` 0..31.
 
-    `step` 0..7 is the quantiser's; `payload` is what `MotionCoder` makes and takes.
+    `step` 0..7 is the quantiser's; `payload` is what `MotionCoder` makes and takes, with a lattice if
+    it is `deformed`.
     """
 
     pts_ms: tuple[int, ...]
     keyframe_index: int
     step: int
     payload: bytes
+    deformed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +176,19 @@ def serialize(packet: MediaPacket) -> bytes:
     _check_header(packet)
     mode, count = MotionMode.FP16, len(packet.motion)
     if packet.coded is not None:
-        mode, count = MotionMode.CODED, len(packet.coded.pts_ms)
+        mode = MotionMode.DEFORMED if packet.coded.deformed else MotionMode.CODED
+        count = len(packet.coded.pts_ms)
     contents = mode << 6 | count << 3 | len(packet.audio)
     header = RtpHeader(MessageType.MEDIA, packet.sequence, packet.pts_ms)
     parts = [rtp_header(header), bytes([contents])]
     for unit in packet.motion:
-        if len(unit.payload) != _MOTION_BYTES or not 0 <= unit.keyframe_index <= 255:
+        sound = len(unit.payload) in (_MOTION_BYTES, DEFORMED_BYTES)
+        if not sound or not 0 <= unit.keyframe_index <= 255:
             raise PacketError(
                 f"media packet: motion of {len(unit.payload)} bytes for keyframe {unit.keyframe_index}"
             )
-        parts += [_short(unit.pts_ms - packet.pts_ms), bytes([unit.keyframe_index]), unit.payload]
+        parts += [_short(unit.pts_ms - packet.pts_ms), bytes([unit.keyframe_index])]
+        parts.append(unit.payload[:_MOTION_BYTES])  # a lattice travels in mode CODED alone
     for unit in packet.audio:
         validate_opus(unit.payload)
         parts += [_short(unit.pts_ms - packet.pts_ms), _short(len(unit.payload)), unit.payload]
@@ -214,7 +219,8 @@ def parse(data: bytes) -> MediaPacket:
     plain = motion_count if mode == MotionMode.FP16 else 0
     motion = tuple(_read_motion(reader, pts_ms) for _ in range(plain))
     audio = tuple(_read_audio(reader, pts_ms) for _ in range(audio_count))
-    coded = _read_coded(reader, pts_ms, motion_count) if mode == MotionMode.CODED else None
+    deformed = mode == MotionMode.DEFORMED
+    coded = None if mode == MotionMode.FP16 else _read_coded(reader, pts_ms, motion_count, deformed=deformed)
     reader.finish()
     packet = MediaPacket(header.sequence, pts_ms, motion, audio, coded)
     _check_header(packet)
@@ -223,7 +229,8 @@ def parse(data: bytes) -> MediaPacket:
 
 def unit_size_bytes(unit: AccessUnit) -> int:
     """The most that `unit` can take of a media packet, headers included."""
-    return len(unit.payload) + 4  # two shorts of two bytes
+    most = _MOTION_BYTES if unit.kind is MediaKind.MOTION else len(unit.payload)
+    return most + 4  # two shorts of two bytes
 
 
 def header_size_bytes() -> int:
@@ -284,14 +291,14 @@ def _coded_parts(coded: CodedMotion, pts_ms: int) -> list[bytes]:
     return [_short(coded.pts_ms[0] - pts_ms), named, bytes(gaps), coded.payload]
 
 
-def _read_coded(reader: _Reader, pts_ms: int, count: int) -> CodedMotion:
+def _read_coded(reader: _Reader, pts_ms: int, count: int, *, deformed: bool) -> CodedMotion:
     if not count:
         raise PacketError("media packet: coded motion of no frame")
     first_ms = pts_ms + reader.short("a motion offset")
     named = reader.take(1, "a keyframe index")[0]
     gaps = reader.take(count - 1, "the gaps between frames")
     times = tuple(itertools.accumulate(gaps, initial=first_ms))
-    return CodedMotion(times, named & 0x1F, named >> 5, reader.rest())
+    return CodedMotion(times, named & 0x1F, named >> 5, reader.rest(), deformed)
 
 
 def _read_audio(reader: _Reader, pts_ms: int) -> AccessUnit:

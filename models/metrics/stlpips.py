@@ -73,9 +73,19 @@ class StLpips(nn.Module):
     @torch.no_grad()
     def features(self, rgb: U8Image) -> list[Tensor]:
         """Unit-length features of (H, W, 3) uint8 at every level."""
-        picture = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 127.5 - 1
-        levels = self.network.net(self.network.scaling_layer(picture))
+        return self._levels(torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 127.5 - 1)
+
+    def _levels(self, pictures: Tensor) -> list[Tensor]:
+        """Of (N, 3, H, W) in [-1, 1]."""
+        levels = self.network.net(self.network.scaling_layer(pictures))
         return [nn.functional.normalize(level, dim=1, eps=1e-10) for level in levels]
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """The mean distance of pictures (N, 3, H, W) in [0, 1]; it has a gradient for `output`."""
+        with torch.no_grad():
+            wanted = self._levels(target * 2 - 1)
+        parts = zip(self.network.lins, self._levels(output * 2 - 1), wanted, strict=True)
+        return torch.stack([weigh((x - y) ** 2).mean() for weigh, x, y in parts]).sum()
 
     @torch.no_grad()
     def distance(self, a: list[Tensor], b: list[Tensor]) -> float:

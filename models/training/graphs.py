@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avcall.types import FRAME_SIZE_PX
+from avcall.types import FRAME_SIZE_PX, LATTICE_POINTS
 from models.config import MEL_BANDS, MEL_STEPS
 from models.keypoint_detector import INPUT_SIZE_PX
 from models.layers import resize, warp
@@ -78,9 +78,10 @@ class RefineGraph(_NetworkGraph):
         held: tuple[Tensor, Tensor],
         share: Tensor,
         sight: Sight,
-    ) -> Look:
+    ) -> tuple[Tensor, ...]:
         still, seen = _planes(keyframe), _planes(camera)
-        return self.network.look(still, source, driving, held, Sight(*sight), seen, parts, share)
+        found = self.network.look(still, source, driving, held, Sight(*sight), seen, parts, share)
+        return tuple(part for part in found if part is not None)
 
 
 class PartMapsGraph(_NetworkGraph):
@@ -117,12 +118,12 @@ class SynthesizeGraph(_NetworkGraph):
         driving_jacobians: Tensor,
         mel: Tensor,
         gate: Tensor,
+        lattice: Tensor | None = None,
     ) -> Tensor:
         features = [picture, *identity] if first_cached(self.network) else identity
         encoded = EncodedKeyframe(picture, small, features, parts)
-        drawn = self.network(
-            encoded, (source_values, source_jacobians), (driving_values, driving_jacobians), mel, gate
-        )
+        source, driving = (source_values, source_jacobians), (driving_values, driving_jacobians)
+        drawn = self.network(encoded, source, driving, mel, gate, lattice)
         return _pixels(drawn.image)
 
 
@@ -156,6 +157,8 @@ def graph_specs(network: Network) -> dict[Graph, GraphSpec]:
     beside = (thumb, parts, source, driving, thumb.clone())
     beside_names = ["keyframe", *mapped, *keypoints, "camera"]
     speech = (torch.zeros(1, MEL_BANDS, MEL_STEPS), torch.ones(1, 1))
+    deforms = network.config.deforms
+    lattice = torch.zeros(1, LATTICE_POINTS, LATTICE_POINTS, 2) if deforms else None
     specs = {
         Graph.DETECT: GraphSpec(
             DetectGraph(network), (rgb, priors), ["rgb", "priors"], ["values", "jacobians"]
@@ -164,8 +167,8 @@ def graph_specs(network: Network) -> dict[Graph, GraphSpec]:
         Graph.ENCODE_KEYFRAME: GraphSpec(EncodeKeyframeGraph(network), (rgb,), ["rgb"], cached),
         Graph.SYNTHESIZE: GraphSpec(
             SynthesizeGraph(network),
-            (picture, small, identity[first:], parts, *source, *driving, *speech),
-            [*cached, *mapped, *keypoints, "mel", "gate"],
+            (picture, small, identity[first:], parts, *source, *driving, *speech, lattice),
+            [*cached, *mapped, *keypoints, "mel", "gate", *(["lattice"] if deforms else [])],
             ["rgb"],
         ),
     }
@@ -183,6 +186,6 @@ def graph_specs(network: Network) -> dict[Graph, GraphSpec]:
             RefineGraph(network),
             (*beside, held, torch.ones(1), sight),
             [*beside_names, *(f"held_{name}" for name in ("masks", "bend")), "share", *Sight._fields],
-            list(Look._fields),
+            [name for name in Look._fields if deforms or name != "lattice"],
         )
     return specs

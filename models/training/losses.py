@@ -27,6 +27,8 @@ class LossConfig:
     warped: float = 2.0
     generated: float = 4.0
     perceptual: float = 6.0
+    st_lpips: float = 0.0  # ST-LPIPS itself, of VGG, on the same crops
+    ssim: float = 0.0  # 1 - SSIM, on the same crops
     equivariance_value: float = 10.0
     equivariance_jacobian: float = 2.0
     flow: float = 10.0
@@ -45,6 +47,7 @@ class LossConfig:
         None  # step to which the free keypoints are held where they begin; None: always
     )
     motion_only: bool = False  # detector and dense motion learn alone: nothing is generated
+    picture_only: bool = False  # the rest learns alone: detector and dense motion stay as they are
     perceptual_every: int = 2  # steps; at as many times its weight it costs that much less
 
 

@@ -5,12 +5,14 @@ They depend on the detector: new weights need new tables.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avcall.bitstream import lattice_coded
+from avcall.bitstream.lattice_coded import MAX_LEVEL, quantise_lattice
 from avcall.bitstream.motion_coded import (
     CONTEXTS,
     FREQUENCY_SUM,
@@ -22,11 +24,12 @@ from avcall.bitstream.motion_coded import (
     MotionTables,
     flatten,
 )
-from avcall.types import F32Array
+from avcall.types import F32Array, Keypoints
 from models.runtime import MOTION_TABLES_NAME, ModelRuntime, load_manifest
 from models.training.data import Clip
 from models.training.drawing import followed, held_frame
 
+FINEST_LATTICE_STEP = 1 / 144  # in half widths: 0.9 pixels
 FINEST_STEP = 0.0008  # in half widths of the picture, all of it missing by that: 0.1 pixels
 STEP_RATIO = 1.35  # between neighbouring steps; the coarsest is 8 times the finest
 CLASS_RATIO = 1.25  # between the mean magnitudes of neighbouring classes
@@ -37,13 +40,16 @@ FRAMES_PER_PACKET = (2, 3)  # ticks of 80 and 120 ms
 KEYFRAME_EVERY = 75  # frames; references of different ages belong to the statistics
 
 
-def clip_keypoints(clip: Clip, runtime: ModelRuntime) -> F32Array:
-    """Keypoints of every frame of a prepared clip, as a call whose keyframe is the first one would send them.
+def clip_motion(clip: Clip, runtime: ModelRuntime) -> list[Keypoints]:
+    """Motion of every frame of a prepared clip, as a call whose keyframe is the first one would send it."""
+    return followed(runtime, clip, held_frame(runtime, clip, 0))
 
-    (frames, 60), weighted.
-    """
-    found = followed(runtime, clip, held_frame(runtime, clip, 0))
-    return np.array([flatten(keypoints) for keypoints in found], np.float32)
+
+def tables_of(clips: Sequence[Sequence[Keypoints]], metric: NDArray[np.float64]) -> MotionTables:
+    """Tables from the motion of clips, and a metric of `motion_metric`."""
+    numbers = [np.array([flatten(frame) for frame in clip], np.float32) for clip in clips]
+    deformed = [[frame.lattice for frame in clip if frame.lattice is not None] for clip in clips]
+    return train_tables(numbers, metric, deformed)
 
 
 def residuals(clips: Iterable[F32Array]) -> list[F32Array]:
@@ -53,8 +59,10 @@ def residuals(clips: Iterable[F32Array]) -> list[F32Array]:
     ]
 
 
-def train_tables(clips: list[F32Array], metric: NDArray[np.float64]) -> MotionTables:
-    """Tables from the weighted keypoints of clips, each (frames, 60), and a metric of `motion_metric`."""
+def train_tables(
+    clips: Sequence[F32Array], metric: NDArray[np.float64], lattices: Sequence[Sequence[F32Array]] = ()
+) -> MotionTables:
+    """Tables from the weighted keypoints of clips, each (frames, 60), a metric, and the clips' lattices."""
     differences = residuals(clips)
     root = np.linalg.cholesky(metric)  # an error e is seen as e @ root
     _, vectors = np.linalg.eigh(np.cov((np.concatenate(differences) @ root).T))
@@ -80,7 +88,21 @@ def train_tables(clips: list[F32Array], metric: NDArray[np.float64]) -> MotionTa
     frequencies = np.stack(
         [_frequencies(h, c / 2.0**s) for h, c, s in zip(histogram, centres, shifts, strict=True)]
     )
-    return MotionTables(basis, steps, classes, shifts, frequencies)
+    coarser = (FINEST_LATTICE_STEP * STEP_RATIO ** np.arange(STEPS)).astype(np.float32)
+    told = np.stack([_lattice_frequencies(lattices, float(step)) for step in coarser])
+    return MotionTables(basis, steps, classes, shifts, frequencies, coarser, told)
+
+
+def _lattice_frequencies(clips: Sequence[Sequence[F32Array]], step: float) -> NDArray[np.uint16]:
+    """(contexts, levels) of the packets' lattices at a step."""
+    histogram = np.zeros((lattice_coded.CONTEXTS, lattice_coded.LEVELS))
+    for frames in clips:
+        for length in FRAMES_PER_PACKET:
+            for start in range(0, len(frames) - length + 1, length):
+                levels = quantise_lattice(frames[start : start + length], step)
+                for context, level in lattice_coded.contexts(levels):
+                    histogram[context, level + MAX_LEVEL] += 1
+    return np.stack([_frequencies(row, 0.5 + n / 2) for n, row in enumerate(histogram)])
 
 
 def _coded_numbers(coefficients: list[F32Array], step: float, context: int) -> NDArray[np.int64]:
@@ -117,11 +139,11 @@ def _count(
 
 def _frequencies(histogram: NDArray[np.float64], magnitude: float) -> NDArray[np.uint16]:
     """Integer frequencies, all above 0, that sum to at most 65536."""
-    distance = np.abs(np.arange(SYMBOLS) - MAX_HIGH)
+    distance = np.abs(np.arange(len(histogram)) - (len(histogram) - 1) // 2)
     tail = np.exp(-distance / max(magnitude, 0.3))
     seen = histogram / histogram.sum() if histogram.sum() else tail / tail.sum()
     mixed = (1 - SMOOTHING) * seen + SMOOTHING * tail / tail.sum() + 1e-4
-    scaled = np.floor(mixed / mixed.sum() * (FREQUENCY_SUM - SYMBOLS - 1)) + 1
+    scaled = np.floor(mixed / mixed.sum() * (FREQUENCY_SUM - len(histogram) - 1)) + 1
     return np.minimum(scaled, FREQUENCY_SUM - 1).astype(np.uint16)
 
 

@@ -19,11 +19,14 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from avcall.types import U8Image
 from models.config import LIVE
+from models.dense_motion import Motion
+from models.free_form import fit_lattice
 from models.keypoint_detector import INPUT_SIZE_PX
 from models.layers import resize
 from models.network import EncodedKeyframe, KeypointTensors, Network, first_cached
 from models.runtime import thumbnail
-from models.second_look import as_tensors
+from models.second_look import as_tensors, texture_of
+from models.sight import Sight
 from models.training.data import Clip
 from models.training.drawing import prior_channels, sight_of
 
@@ -70,13 +73,19 @@ def calibrate(network: Network, clips: Iterable[Clip]) -> Calibration:
                 "mel": clip.mel(index)[None].astype(np.float32),
                 "gate": np.full((1, 1), float(len(clip.pcm) > 0), np.float32),
             }
+            told = _lattice(network.move(keyframe, source, refined), as_tensors(sight), camera)
             found["detect"].append({"rgb": clip.picture(index)[None], "priors": priors})
-            found["synthesize"].append(fixed | _named("driving", refined) | speech)
+            found["synthesize"].append(fixed | _named("driving", refined) | speech | told)
             pictures = {"keyframe": clip.picture(0), "camera": clip.picture(index)}
             beside = known | {side: thumbnail(rgb)[None] for side, rgb in pictures.items()}
             found["refine"].append(beside | _begun(network, keyframe, source, driving) | sight._asdict())
             found["preview"].append(beside | _named("driving", refined))
     return found
+
+
+def _lattice(motion: Motion, sight: Sight, camera: torch.Tensor) -> Feeds:
+    """What a call tells beside the keypoints, if the network takes it."""
+    return {"lattice": fit_lattice(motion.flow, sight, texture_of(camera)).numpy()}
 
 
 def _begun(

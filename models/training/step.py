@@ -1,12 +1,17 @@
 """One training step's forward: every loss of one batch."""
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from models.dense_motion import Motion
+from models.free_form import fit_lattice
 from models.generator import Picture
 from models.layers import pixel_grid, resize, warp
-from models.network import EncodedKeyframe, KeypointTensors, Network
+from models.metrics.stlpips import StLpips
+from models.network import EncodedKeyframe, KeypointTensors, Network, deformed
 from models.second_look import texture_of
 from models.sight import LIPS_AND_EYES_TRUST, Sight, landmark_emphasis
 from models.training.data import ANCHORED_KEYPOINTS, SEEDED_KEYPOINTS, Batch
@@ -28,6 +33,8 @@ from models.training.losses import (
 
 PERCEPTUAL_CROP_PX = 128
 REFINED_SHARE = 0.7  # of the pairs
+DEFORMED_SHARE = 0.75  # of the pairs: a link may have no room for it
+LATTICE_STEP = 1 / 64  # half widths: about how coarsely a call tells it
 
 
 class TrainingStep(nn.Module):
@@ -45,9 +52,23 @@ class TrainingStep(nn.Module):
             "trust", torch.from_numpy(landmark_emphasis(LIPS_AND_EYES_TRUST)), persistent=False
         )
         self.generator = torch.Generator().manual_seed(seed)
-        if config.motion_only:
-            for part in (network.condition, network.identity, network.generator):
-                part.requires_grad_(False)
+        self.st_lpips = StLpips("vgg") if config.st_lpips else None
+        self.held = self._held()
+        for part in self.held:
+            part.requires_grad_(False)
+
+    def _held(self) -> tuple[nn.Module, ...]:
+        """The parts of the network that do not learn."""
+        motion = (self.network.detector, self.network.dense_motion)
+        picture = (self.network.condition, self.network.identity, self.network.generator)
+        return picture if self.config.motion_only else motion if self.config.picture_only else ()
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but that the norms of what does not learn keep their statistics."""
+        super().train(mode)
+        for part in self.held:
+            part.eval()
+        return self
 
     def _keypoints(self, inputs: Tensor) -> tuple[KeypointTensors, KeypointTensors, Tensor, Tensor]:
         """Keypoints of source and driving, and the equivariance losses, from one pass of the detector.
@@ -81,13 +102,13 @@ class TrainingStep(nn.Module):
         return torch.stack([inputs[:, 0], driving], 1)
 
     def _refined(
-        self, batch: Batch, small: Tensor, source: KeypointTensors, driving: KeypointTensors
+        self, small: Tensor, source: KeypointTensors, driving: KeypointTensors, sight: Sight
     ) -> KeypointTensors:
         """Driving keypoints of a second look, or in some pairs of the first, which learns from these.
 
         `small` (N, 2, 3, 64, 64) are the pairs' pictures.
         """
-        refined = self.network.refine(small[:, 0], source, driving, self._sight(batch), small[:, 1])
+        refined = self.network.refine(small[:, 0], source, driving, sight, small[:, 1])
         first = torch.rand(len(small), generator=self.generator).to(small.device) >= REFINED_SHARE
         values = torch.where(first[:, None, None], driving[0], refined[0])
         return values, torch.where(first[:, None, None, None], driving[1], refined[1])
@@ -109,14 +130,33 @@ class TrainingStep(nn.Module):
         trust = self.trust * trusted(batch.landmarks)
         return Sight(batch.optical, sure, batch.landmarks, trust, pins, trusted(pins))
 
-    def _crop_perceptual(self, output: Tensor, target: Tensor) -> Tensor:
+    def _deformed(self, motion: Motion, sight: Sight, texture: Tensor) -> Motion:
+        """The motion with what the sender tells beside the keypoints, in most pairs, and rounded."""
+        if not self.network.config.deforms:
+            return motion
+        lattice = fit_lattice(motion.flow.detach(), sight, texture)
+        lattice = (lattice / LATTICE_STEP).round() * LATTICE_STEP
+        told = torch.rand(len(lattice), generator=self.generator).to(lattice.device) < DEFORMED_SHARE
+        return deformed(motion, lattice * told[:, None, None, None])
+
+    def _judged(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The dear losses, each that has a weight, on one crop of `PERCEPTUAL_CROP_PX`."""
         size = min(PERCEPTUAL_CROP_PX, output.shape[-1])
         room = output.shape[-1] - size
         # The face is in the middle: crops lean there.
         y, x = (int(torch.randint(0, room + 1, (1,), generator=self.generator)) for _ in range(2))
         window = (..., slice(y, y + size), slice(x, x + size))
-        loss: Tensor = self.perceptual(output[window], target[window])
-        return loss
+        output, target = output[window], target[window]
+        parts: dict[str, Tensor] = {}
+        if self.config.perceptual:
+            parts["perceptual"] = self.perceptual(output, target)
+        if self.st_lpips is not None:
+            parts["st_lpips"] = self.st_lpips(output, target)
+        if self.config.ssim:
+            alike = structural_similarity_index_measure(output, target, data_range=1.0)
+            assert isinstance(alike, Tensor)
+            parts["ssim"] = 1 - alike
+        return parts
 
     def _anchor(self, batch: Batch, keypoints: Tensor, step: int) -> Tensor:
         """How far keypoints (N, 2, K, 2) are from their landmarks and, if held, from where they begin."""
@@ -134,18 +174,23 @@ class TrainingStep(nn.Module):
         source, driving = batch.pictures[:, 0], batch.pictures[:, 1]
         small = torch.stack([resize(source, 64), resize(driving, 64)], 1)
         inputs = self._hide(torch.cat([small, batch.priors], 2), batch.seen)
-        kp_source, kp_driving, value, jacobian = self._keypoints(inputs)
-        refined = self._refined(batch, small, kp_source, kp_driving)
-        motion: Motion = self.network.dense_motion(small[:, 0], kp_source, refined)
+        texture, sight = texture_of(small[:, 1]), self._sight(batch)
+        with torch.set_grad_enabled(not c.picture_only and torch.is_grad_enabled()):
+            kp_source, kp_driving, value, jacobian = self._keypoints(inputs)
+            refined = self._refined(small, kp_source, kp_driving, sight)
+            motion: Motion = self.network.dense_motion(small[:, 0], kp_source, refined)
         if c.motion_only:
-            picture = moved_only(source, motion)
+            shown, picture = motion, moved_only(source, motion)
         else:
             keyframe = EncodedKeyframe(source, small[:, 0], self.network.identity(source))
-            picture = self.network.draw(keyframe, motion, batch.mel, batch.gate)
-        parts = {"equivariance_value": value, "equivariance_jacobian": jacobian}
-        parts |= self._keypoint_parts(batch, kp_source[0], kp_driving[0], step)
-        parts |= self._motion_parts(batch, motion, texture_of(small[:, 1]))
-        wrong = misplaced(motion.flow, batch.priors[:, :, 1])
+            shown = self._deformed(motion, sight, texture)
+            picture = self.network.draw(keyframe, shown, batch.mel, batch.gate)
+        parts: dict[str, Tensor] = {}
+        if not c.picture_only:
+            parts |= {"equivariance_value": value, "equivariance_jacobian": jacobian}
+            parts |= self._keypoint_parts(batch, kp_source[0], kp_driving[0], step)
+            parts |= self._motion_parts(batch, motion, texture)
+        wrong = misplaced(shown.flow, batch.priors[:, :, 1])
         parts |= self._picture_parts(picture, driving, batch.weights + c.misplaced * wrong)
         total = sum(
             (getattr(c, name) * part for name, part in parts.items()), torch.zeros((), device=source.device)
@@ -154,8 +199,9 @@ class TrainingStep(nn.Module):
         if step % every == 0 and not c.motion_only:
             # The generated branch starves behind the mask unless it is judged by itself as well.
             judged = picture.generated if step % (3 * every) == 0 else picture.image
-            parts["perceptual"] = self._crop_perceptual(judged, driving)
-            total = total + c.perceptual * every * parts["perceptual"]
+            dear = self._judged(judged, driving)
+            total = total + every * sum(getattr(c, name) * part for name, part in dear.items())
+            parts |= dear
         return total, parts, picture
 
     def _picture_parts(self, picture: Picture, driving: Tensor, weights: Tensor) -> dict[str, Tensor]:

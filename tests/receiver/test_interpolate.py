@@ -1,5 +1,7 @@
 """Motion between two frames."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -29,3 +31,13 @@ def test_it_is_never_singular() -> None:
     between = interpolate_motion(one, mirrored, 0.5)
     check(between)
     assert np.abs(np.linalg.det(between.jacobians)).min() == 1
+
+
+def test_a_lattice_lies_between_and_fades_where_one_end_has_none() -> None:
+    lattice = np.full((10, 10, 2), 0.04, np.float32)
+    plain, bent = still_keypoints(), replace(still_keypoints(), lattice=lattice)
+    assert interpolate_motion(plain, plain, 0.5).lattice is None
+    for one, other, wanted in ((plain, bent, 0.01), (bent, plain, 0.03), (bent, bent, 0.04)):
+        between = interpolate_motion(one, other, 0.25).lattice
+        assert between == pytest.approx(wanted)
+        assert between.dtype == np.float32

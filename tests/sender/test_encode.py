@@ -1,15 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from avcall.bitstream import motion
 from avcall.bitstream.keyframe import CodedKeyframe, KeyframeAssembler, StillCodec, decode_still
 from avcall.bitstream.motion import MotionMode
+from avcall.bitstream.motion_coded import MotionCoder
 from avcall.bitstream.packet import KEYFRAME_INDICES
 from avcall.errors import KeyframeError
-from avcall.types import FaceCrop, Keypoints, MediaKind
+from avcall.types import AccessUnit, FaceCrop, Keypoints, MediaKind
 from sender.detect import Detector
-from sender.encode import EncodedKeyframe, KeyframeEncoder, encode_motion
+from sender.encode import EncodedKeyframe, KeyframeEncoder, MotionGroupEncoder, encode_motion
 from tests.fakes import FakeRuntime, make_crop
+from tests.tables import make_tables
 from tests.units import make_keypoints, make_still
 
 
@@ -30,6 +34,48 @@ def test_a_motion_unit_is_960_bits_and_lasts_a_frame() -> None:
     assert (unit.kind, unit.pts_ms, unit.duration_ms) == (MediaKind.MOTION, 1240, 40)
     assert len(unit.payload) * 8 == 960
     assert np.allclose(motion.decode(MotionMode.FP16, unit.payload).values, keypoints.values, atol=1e-3)
+
+
+def test_a_lattice_goes_along_in_half_floats() -> None:
+    lattice = np.random.default_rng(1).normal(0, 0.05, (10, 10, 2)).astype(np.float32)
+    unit = encode_motion(replace(make_keypoints(3), lattice=lattice), 0)
+    back = motion.decode(MotionMode.FP16, unit.payload)
+    assert len(unit.payload) == 520
+    assert back.lattice == pytest.approx(lattice, abs=1e-4)
+    wild = motion.decode(
+        MotionMode.FP16, encode_motion(replace(make_keypoints(3), lattice=lattice * 99), 0).payload
+    )
+    assert np.abs(wild.lattice).max() == 0.5
+
+
+def told_group(size: float, seed: int = 1) -> tuple[MotionGroupEncoder, list[AccessUnit]]:
+    """A group encoder at its finest step that knows a keyframe, and two units of it with lattices."""
+    group = MotionGroupEncoder(MotionCoder(make_tables()), 0)
+    made = encoder().encode(make_crop())
+    group.add_source(made)
+    rng = np.random.default_rng(seed)
+    lattices = rng.normal(0, size, (2, 10, 10, 2)).astype(np.float32)
+    told = [replace(made.keypoints, lattice=lattice) for lattice in lattices]
+    return group, [encode_motion(one, 40 * i) for i, one in enumerate(told)]
+
+
+def test_a_packet_without_room_for_its_motion_gets_a_coarser_step() -> None:
+    group, units = told_group(0.05)
+    coded = group.encode(units[:1])
+    assert coded is not None and coded.deformed
+    assert coded.step > 0 and len(coded.payload) < 120
+
+
+def test_a_lattice_is_told_unless_it_is_nothing_or_not_wanted() -> None:
+    group, units = told_group(0.005)
+    coded = group.encode(units)
+    assert coded is not None and coded.deformed
+    group.deforms = False
+    plain = group.encode(units)
+    assert plain is not None and not plain.deformed and len(plain.payload) < len(coded.payload)
+    still, units = told_group(1e-5)
+    coded = still.encode(units)
+    assert coded is not None and not coded.deformed
 
 
 def test_whatever_the_detector_says_goes_on_the_wire() -> None:

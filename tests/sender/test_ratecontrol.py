@@ -68,7 +68,14 @@ def test_each_rung_costs_less_than_the_one_above(config: RateConfig) -> None:
 
 def test_the_table_in_the_module_is_what_the_rungs_cost() -> None:
     costs = [wire_bps(rung, 40) / 1000 for rung in ladder(RateConfig())]
-    assert costs == pytest.approx([17.9, 14.1, 12.0, 11.0, 10.1, 9.1, 8.5], abs=0.1)
+    assert costs == pytest.approx([21.4, 17.9, 14.1, 12.0, 11.0, 10.1, 9.1, 8.5], abs=0.1)
+
+
+def test_only_the_first_rung_tells_deformations() -> None:
+    first, second, *others = ladder(RateConfig())
+    assert first.deforms and replace(first, deforms=False) == second
+    assert not any(rung.deforms for rung in (second, *others))
+    assert not any(rung.deforms for rung in ladder(RateConfig(motion_step=None)))
 
 
 def test_without_a_limit_the_wishes_are_met() -> None:
@@ -121,7 +128,8 @@ def test_after_a_fall_it_is_back_within_ten_seconds() -> None:
     bench.hear()
     bench.hear(queue_ms=200, arrived_bps=12_000)
     assert bench.step().level >= 3
-    levels = [bench.step().level for _ in range(100)]
+    levels = [bench.step().level for _ in range(140)]
+    assert levels[99] == 1  # all but the deformation
     assert levels[-1] == 0
     assert all(later >= earlier - 1 for earlier, later in pairwise(levels))  # one rung at a time
 

@@ -4,6 +4,7 @@ A change that breaks one breaks calls between versions. To write them anew after
 protocol (and of its version): AVCALL_WRITE_GOLDEN=1 pytest tests/avcall/bitstream/test_golden.py
 """
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,17 @@ def pinned_coded_packet() -> MediaPacket:
     return MediaPacket(sequence=7, pts_ms=0x0100, audio=(speech,), coded=coded)
 
 
+def pinned_deformed_packet() -> MediaPacket:
+    """The same frames with a lattice that leans to the right, more so further down."""
+    lattice = np.zeros((10, 10, 2), np.float32)
+    lattice[..., 0] = np.arange(10)[:, None] / 128
+    frames = [dataclasses.replace(frame, lattice=lattice) for frame in pinned_frames()]
+    told = pinned_coder().lattice(frames, 2)
+    payload = pinned_coder().encode(frames, pinned_keypoints(), 2, told)
+    coded = CodedMotion((0x0105, 0x0105 + 40, 0x0105 + 73), 3, 2, payload, deformed=True)
+    return dataclasses.replace(pinned_coded_packet(), coded=coded)
+
+
 def pinned_keyframe() -> CodedKeyframe:
     image = (GOLDEN / "still.obu").read_bytes()
     return CodedKeyframe(7, StillCodec.AVIF, image, pinned_keypoints())
@@ -81,6 +93,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "media.bin": lambda: packet.serialize(pinned_packet()),
     "motion_coded.bin": lambda: pinned_coder().encode(pinned_frames(), pinned_keypoints(), 2),
     "media_coded.bin": lambda: packet.serialize(pinned_coded_packet()),
+    "media_deformed.bin": lambda: packet.serialize(pinned_deformed_packet()),
     "keyframe.bin": lambda: keyframe.serialize(pinned_keyframe()),
     "keyframe_slices.bin": pinned_slices,
     "control_hello.bin": lambda: control.serialize(Hello(1, "receiver", "avcall 0.1.0", "0123456789abcdef")),
@@ -119,6 +132,17 @@ def test_the_pinned_motion_is_read() -> None:
 
 def test_the_pinned_packet_is_read() -> None:
     assert packet.parse((GOLDEN / "media.bin").read_bytes()) == pinned_packet()
+
+
+def test_the_pinned_deformation_is_read() -> None:
+    read = packet.parse((GOLDEN / "media_deformed.bin").read_bytes())
+    assert read == pinned_deformed_packet()
+    assert read.coded is not None
+    decoded = pinned_coder().decode(read.coded.payload, 3, pinned_keypoints(), read.coded.step, deformed=True)
+    lattice = decoded[2].lattice
+    assert lattice is not None
+    assert np.abs(lattice[..., 0] - np.arange(10)[:, None] / 128).max() < 0.012
+    assert not lattice[..., 1].any()
 
 
 def test_the_pinned_coded_packet_is_read() -> None:

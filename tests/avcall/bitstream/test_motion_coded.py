@@ -7,34 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avcall.bitstream.motion_coded import (
-    FREQUENCY_SUM,
-    MAX_PAYLOAD_BYTES,
-    NUMBERS,
-    STEPS,
-    SYMBOLS,
-    MotionCoder,
-    MotionTables,
-)
+from avcall.bitstream.lattice_coded import MAX_LEVEL, contexts, quantise_lattice
+from avcall.bitstream.motion_coded import MAX_PAYLOAD_BYTES, NUMBERS, STEPS, MotionCoder, MotionTables
 from avcall.errors import MotionError, WeightsError
 from avcall.types import Keypoints
-
-
-def make_tables(seed: int = 1) -> MotionTables:
-    """Tables with a random orthonormal basis and two-sided exponential statistics."""
-    rng = np.random.default_rng(seed)
-    basis = np.linalg.qr(rng.standard_normal((NUMBERS, NUMBERS)))[0].astype(np.float32)
-    rows = 4
-    distance = np.abs(np.arange(SYMBOLS) - 15)
-    shape = np.exp(-distance / np.array([0.4, 1.0, 3.0, 3.0])[:, None])
-    frequencies = np.floor(shape / shape.sum(1, keepdims=True) * (FREQUENCY_SUM - 64)).astype(np.uint16) + 1
-    return MotionTables(
-        basis=basis,
-        steps=(0.004 * 1.35 ** np.arange(STEPS)).astype(np.float32),
-        classes=rng.integers(0, rows, (STEPS, 2, NUMBERS)).astype(np.uint8),
-        shifts=np.array([0, 0, 0, 3], np.uint8),
-        frequencies=frequencies.astype(np.uint16),
-    )
+from tests.tables import make_tables
 
 
 def make_frames(count: int, seed: int = 2) -> tuple[Keypoints, list[Keypoints]]:
@@ -67,6 +44,67 @@ def test_round_trip_stays_within_the_step(step: int, count: int) -> None:
             [(frame.values - back.values).ravel(), 0.1 * (frame.jacobians - back.jacobians).ravel()]
         )
         assert np.linalg.norm(error) <= bound + 1e-4
+
+
+def deformed(frames: list[Keypoints], size: float = 0.02) -> list[Keypoints]:
+    """The frames with a lattice each."""
+    rng = np.random.default_rng(3)
+    return [replace(f, lattice=rng.normal(0, size, (10, 10, 2)).astype(np.float32)) for f in frames]
+
+
+@pytest.mark.parametrize("step", range(STEPS))
+def test_a_packet_tells_the_mean_of_its_lattices(step: int) -> None:
+    source, frames = make_frames(3)
+    frames = deformed(frames, 0.005 * 1.35**step)
+    payload = CODER.encode(frames, source, step, CODER.lattice(frames, step))
+    decoded = CODER.decode(payload, 3, source, step, deformed=True)
+    plain = CODER.decode(CODER.encode(frames, source, step), 3, source, step)
+    mean = np.mean([frame.lattice for frame in frames], 0)
+    for one, other in zip(decoded, plain, strict=True):
+        assert np.array_equal(one.values, other.values)
+        assert other.lattice is None
+        assert one.lattice == pytest.approx(mean, abs=0.66 * float(TABLES.lattice_steps[step]))
+
+
+def test_a_lattice_of_next_to_nothing_is_not_told() -> None:
+    _, frames = make_frames(2)
+    assert CODER.lattice(frames, 2) is None
+    assert CODER.lattice(deformed(frames, 1e-4), 2) is None
+    assert CODER.lattice([frames[0], deformed(frames)[1]], 2) is not None
+
+
+def test_a_lattice_is_cut_at_its_largest_level() -> None:
+    levels = quantise_lattice([np.full((10, 10, 2), -3.0, np.float32)], 0.01)
+    assert np.array_equal(levels, np.full((10, 10, 2), -MAX_LEVEL))
+
+
+def test_what_lies_beside_a_deformed_place_is_expected_to_be_so() -> None:
+    levels = np.zeros((10, 10, 2), np.int32)
+    assert {context for context, _ in contexts(levels)} == {0}
+    levels[4, 4] = 3
+    found = np.zeros((10, 10, 2), int)
+    found.flat = [context for context, _ in contexts(levels)]
+    assert found[4, 4, 1] == 3 and found[4, 5, 0] == found[5, 4, 0] == 4
+    assert found[3, 4, 0] == found[4, 3, 0] == 0
+
+
+def test_a_lattice_beyond_what_a_receiver_takes_is_cut() -> None:
+    source, frames = make_frames(1)
+    coder = MotionCoder(replace(TABLES, lattice_steps=TABLES.lattice_steps * 20))
+    wild = [replace(frames[0], lattice=np.full((10, 10, 2), 0.9, np.float32))]
+    payload = coder.encode(wild, source, 0, coder.lattice(wild, 0))
+    assert np.abs(coder.decode(payload, 1, source, 0, deformed=True)[0].lattice).max() == 0.5
+
+
+@given(st.binary(max_size=200), st.integers(1, 6), st.integers(0, STEPS - 1))
+def test_random_bytes_never_deform_beyond_the_limit(payload: bytes, count: int, step: int) -> None:
+    source, _ = make_frames(1)
+    try:
+        frames = CODER.decode(payload, count, source, step, deformed=True)
+    except MotionError as error:
+        assert "\n" not in str(error)
+        return
+    assert all(np.abs(f.lattice).max() <= 0.5 for f in frames if f.lattice is not None)
 
 
 def test_a_still_face_costs_less_than_a_moving_one() -> None:
@@ -151,6 +189,9 @@ def test_tables_survive_their_file() -> None:
         replace(TABLES, steps=TABLES.steps * 0),
         replace(TABLES, classes=TABLES.classes + np.uint8(200)),
         replace(TABLES, frequencies=TABLES.frequencies * np.uint16(0)),
+        replace(TABLES, lattice_steps=TABLES.lattice_steps * np.float32(np.nan)),
+        replace(TABLES, lattice_frequencies=TABLES.lattice_frequencies * np.uint16(0)),
+        replace(TABLES, lattice_frequencies=TABLES.lattice_frequencies[:7]),
         replace(TABLES, shifts=TABLES.shifts.astype(np.uint16)),
     ],
 )

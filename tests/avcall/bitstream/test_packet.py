@@ -17,6 +17,7 @@ from avcall.bitstream.packet import (
     rtp_header,
     serialize,
     split_rtp,
+    unit_size_bytes,
 )
 from avcall.errors import AudioFormatError, BitstreamError, PacketError, VersionError
 from tests.units import audio_unit, motion_unit
@@ -37,6 +38,16 @@ def test_round_trip() -> None:
 def test_headers_of_a_tick_stay_small() -> None:
     payload_bytes = sum(len(unit.payload) for unit in TICK.motion + TICK.audio)
     assert len(DATA) - payload_bytes == 13 + 2 * 2 + 2 + 3
+
+
+def test_a_lattice_stays_behind_where_motion_is_in_half_floats() -> None:
+    unit = motion_unit(1000, 7)
+    told = dataclasses.replace(unit, payload=unit.payload + bytes(400))
+    assert parse(serialize(dataclasses.replace(TICK, motion=(told,)))).motion == (unit,)
+    assert unit_size_bytes(told) == unit_size_bytes(unit)
+    longer = dataclasses.replace(unit, payload=unit.payload + bytes(1))
+    with pytest.raises(PacketError, match="motion of 121 bytes"):
+        serialize(dataclasses.replace(TICK, motion=(longer,)))
 
 
 @pytest.mark.parametrize("offset_ms", [0, 1, 251, 252, 253, 255, 256, 1274, MAX_OFFSET_MS])
@@ -103,7 +114,7 @@ def header(contents: int, body: bytes = b"", pts_ms: int = 9) -> bytes:
     ("data", "message"),
     [
         (header(0), "holds no unit"),
-        (header(0b10_001_000, bytes(122)), "motion mode 2"),
+        (header(0b11_001_000, bytes(122)), "motion mode 3"),
         (header(0b01_000_000), "coded motion of no frame"),
         (header(0b01_011_000, b"\x00\x01\x28"), "gaps between frames"),
         (header(0b01_010_000, b"\x00\x01\x00"), "out of order"),

@@ -31,3 +31,17 @@ def test_the_stand_ins_are_gone_afterwards() -> None:
     with _stand_ins():
         assert all(name in sys.modules for name in NOT_NEEDED)
     assert {name: sys.modules.get(name) for name in NOT_NEEDED} == before
+
+
+def test_as_a_loss_it_is_the_same_distance_and_has_a_gradient() -> None:
+    rng = np.random.default_rng(1)
+    a, b = (rng.integers(0, 255, (64, 64, 3), np.uint8) for _ in range(2))
+    distance = StLpips("vgg")
+    x, y = (torch.from_numpy(p).permute(2, 0, 1)[None].float() / 255 for p in (a, b))
+    x.requires_grad_()
+    loss = distance(x, y)
+    assert loss.item() == pytest.approx(
+        distance.distance(distance.features(a), distance.features(b)), rel=1e-4
+    )
+    loss.backward()
+    assert x.grad is not None and x.grad.abs().max() > 0

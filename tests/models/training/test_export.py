@@ -1,6 +1,7 @@
 """The exported graphs draw what torch draws."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 from avcall.errors import WeightsError
 from avcall.types import Keypoints, Priors, U8Image
 from models.config import LIVE, ModelConfig
+from models.free_form import fit_lattice
 from models.layers import resize, warp
 from models.network import Network
 from models.runtime import Device, Graph, ModelRuntime
-from models.second_look import misfit
+from models.second_look import misfit, texture_of
 from models.sight import SecondLook, Sight, look
 from models.training.data import Clip
 from models.training.export import export_weights, load_network
@@ -122,6 +124,8 @@ def test_a_second_look_finds_in_onnx_what_it_finds_in_torch(live: tuple[Network,
     motion = network.dense_motion(still, tensors(source), tensors(found.keypoints))
     assert found.misfit == pytest.approx(float(misfit(motion, still, still, sight)), abs=5e-3)
     assert np.abs(found.masks - motion.masks.numpy()).mean() < 1e-2
+    lattice = fit_lattice(motion.flow, sight, texture_of(still))[0].numpy()
+    assert np.abs(found.keypoints.lattice - lattice).mean() < 0.1 * np.abs(lattice).mean()
 
 
 def test_a_second_look_goes_on_from_the_one_before_unless_that_fits_far_worse(
@@ -148,6 +152,28 @@ def test_a_second_look_goes_on_from_the_one_before_unless_that_fits_far_worse(
     again = runtime.refine(source, to_rgb(pictures(1, 256, 6)), None, held, first)
     assert fits == [1.0, 0.0, 1.0, 1.0]
     assert again.misfit >= second.misfit
+
+
+@torch.no_grad()
+def test_a_lattice_deforms_in_onnx_what_it_deforms_in_torch(live: tuple[Network, Path]) -> None:
+    network, folder = live
+    runtime = ModelRuntime((Graph.ENCODE_KEYFRAME, Graph.SYNTHESIZE), device=Device.CPU, weights=folder)
+    source = make_keypoints(1)
+    runtime.set_keyframe(0, KEYFRAME, source)
+    lattice = np.random.default_rng(4).normal(0, 0.03, (10, 10, 2)).astype(np.float32)
+    plain, told = make_keypoints(2), replace(make_keypoints(2), lattice=lattice)
+    drawn = runtime.synthesize(0, told, MEL)
+    keyframe = network.encode_keyframe(from_rgb(KEYFRAME), tensors(source))
+    wanted = network(
+        keyframe,
+        tensors(source),
+        tensors(plain),
+        torch.from_numpy(MEL)[None],
+        torch.ones(1, 1),
+        torch.from_numpy(lattice)[None],
+    ).image
+    assert np.abs(drawn - to_rgb(wanted).astype(float)).mean() < 0.6
+    assert np.abs(drawn - runtime.synthesize(0, plain, MEL).astype(float)).mean() > 1
 
 
 def test_speech_reaches_the_picture(live: tuple[Network, Path]) -> None:

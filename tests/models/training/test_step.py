@@ -90,3 +90,40 @@ def test_motion_only_moves_detector_and_dense_motion_and_nothing_else(tmp_path: 
     assert not {"generated", "mask", "perceptual"} & set(parts)
     assert torch.equal(picture.image, picture.warped)
     torch.testing.assert_close(total, sum(getattr(LossConfig(), n) * part for n, part in parts.items()))
+
+
+def test_picture_only_moves_everything_but_detector_and_dense_motion(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "a.npz")
+    batch = PairSampler(load_clips(tmp_path), DataConfig(), 64, seed=0).batch(2)
+    torch.manual_seed(0)
+    network = Network(TINY_LIVE)
+    config = LossConfig(picture_only=True, perceptual=0, st_lpips=3, ssim=2)
+    module = TrainingStep(network, config, seed=0).train()
+    optimizer = torch.optim.Adam(network.parameters(), 5e-4)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    total, parts, _ = module(batch, 0)
+    total.backward()
+    optimizer.step()
+    moved = {
+        n.split(".")[0] for n, value in network.state_dict().items() if not torch.equal(value, before[n])
+    }
+    assert moved == {"condition", "identity", "generator"}
+    assert not {"flow", "equivariance_value", "anchor", "perceptual"} & set(parts)
+    every = {"st_lpips": config.perceptual_every, "ssim": config.perceptual_every}
+    expected = sum(getattr(config, n) * every.get(n, 1) * part for n, part in parts.items())
+    torch.testing.assert_close(total, expected)
+
+
+def test_most_pairs_are_deformed_as_a_sender_tells_it(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "a.npz")
+    batch = PairSampler(load_clips(tmp_path), DataConfig(), 64, seed=0).batch(2)
+    module = TrainingStep(Network(TINY_LIVE), LossConfig(), seed=0)
+    motion = module.network.dense_motion(
+        batch.pictures[:, 0],
+        *(module.network.detect(batch.pictures[:, i], batch.priors[:, i]) for i in (0, 1)),
+    )
+    sight, texture = module._sight(batch), torch.ones(2, 3, 64, 64)
+    told = [
+        (module._deformed(motion, sight, texture).flow - motion.flow).flatten(1).any(1) for _ in range(40)
+    ]
+    assert 0.6 < torch.stack(told).float().mean() < 0.9
