@@ -89,6 +89,8 @@ def train(
     perceptual_every: options.PerceptualEvery = 2,
     hold_keypoints: options.HoldKeypoints = None,
     motion_only: options.MotionOnly = False,
+    picture_only: options.PictureOnly = False,
+    loss: options.Loss = None,
     accelerator: options.Accelerator = "auto",
     devices: options.Devices = 1,
     precision: options.Precision = "32-true",
@@ -104,8 +106,11 @@ def train(
     A run that is interrupted (Ctrl-C) saves first. Say the same options again when it is resumed.
     """
     from models.training.session import Session, launch
-    from models.training.settings import TrainConfig, data_config, decay_span, loss_config
+    from models.training.settings import TrainConfig, data_config, decay_span, loss_config, weighted
 
+    losses = loss_config(
+        guided_flow=not no_guided_flow, optical_flow=not no_optical_flow, regions=not plain_regions
+    )
     config = TrainConfig(
         batch=batch,
         learning_rate=learning_rate,
@@ -113,12 +118,11 @@ def train(
         seed=seed,
         sizes=((128, 0), (256, grow_at)),
         losses=dataclasses.replace(
-            loss_config(
-                guided_flow=not no_guided_flow, optical_flow=not no_optical_flow, regions=not plain_regions
-            ),
+            weighted(losses, loss or ()),
             perceptual_every=perceptual_every,
             seeded_until=hold_keypoints,
             motion_only=motion_only,
+            picture_only=picture_only,
         ),
         data=data_config(regions=not plain_regions, telling=not no_telling_frames, dropout=not no_dropout),
         decay=decay_span(decay_from, decay_to),
@@ -196,6 +200,8 @@ def evaluate(
     syncnet: Annotated[Path | None, typer.Option(help="SyncNet weights, for Sync.")] = None,
     device: Annotated[str, typer.Option(help="Where the network runs: auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of the network.")] = 2,
+    motion_step: Annotated[int, typer.Option(help="Code motion with this quantiser step, 0 to 7.")] = 2,
+    uncoded: Annotated[bool, typer.Option("--uncoded", help="Draw motion as found: not coded.")] = False,
 ) -> None:
     """Measure weights on clips of people they never saw, drawn by the graphs that a call runs.
 
@@ -221,6 +227,7 @@ def evaluate(
         syncnet=syncnet,
         device=device,
         threads=threads,
+        motion_step=None if uncoded else motion_step,
     )
     console = Console()
     with Progress(console=console) as progress:

@@ -62,6 +62,14 @@ MotionOnly = Annotated[
         "--motion-only",
     ),
 ]
+PictureOnly = Annotated[
+    bool,
+    _option("Train the rest alone: detector and dense motion stay.", OPTIMISER, "--picture-only"),
+]
+Loss = Annotated[
+    list[str] | None,
+    _option("Another weight of a loss, as NAME=WEIGHT (docs/model.md); may be repeated.", OPTIMISER),
+]
 
 Accelerator = Annotated[str, _option("auto, cpu or cuda.", MACHINE)]
 Devices = Annotated[int, _option("GPUs (or CPU processes) that train as one.", MACHINE, minimum=1)]

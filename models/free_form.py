@@ -22,8 +22,13 @@ LEAST = 1e-12  # of a squared length that is divided by
 
 def spread(lattice: Tensor) -> Tensor:
     """(N, points, points, 2) at the lattice's points -> (N, 64, 64, 2) at every place of the flow."""
-    line = _acts((torch.arange(PRIOR_SIZE_PX) + 0.5) * (2 / PRIOR_SIZE_PX) - 1).to(lattice)
+    line = _line(lattice)
     return (line @ lattice.permute(0, 3, 1, 2) @ line.T).permute(0, 2, 3, 1)
+
+
+def _line(like: Tensor) -> Tensor:
+    """(64, points): how far each point of a line acts on each of the flow's places along it."""
+    return _acts((torch.arange(PRIOR_SIZE_PX) + 0.5) * (2 / PRIOR_SIZE_PX) - 1).to(like)
 
 
 def _acts(places: Tensor) -> Tensor:
@@ -44,7 +49,7 @@ def fit_lattice(flow: Tensor, sight: Sight, texture: Tensor) -> Tensor:
     weights = miss_weights(sure.flatten(1), texture.flatten(2), sight)
     marked = weights[:, 0, h * w : h * w + sight.trust.shape[1]]
     xx, xy, yy = weights[..., : h * w].reshape(n, 3, h, w).unbind(1)
-    line = _acts((torch.arange(PRIOR_SIZE_PX) + 0.5) * (2 / PRIOR_SIZE_PX) - 1).to(flow)
+    line = _line(flow)
     places = sight.landmarks[:, 1]
     led = F.grid_sample(
         flow.permute(0, 3, 1, 2), places[:, :, None], padding_mode="border", align_corners=False

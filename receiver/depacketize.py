@@ -17,6 +17,7 @@ from avcall.bitstream.packet import CodedMotion, MediaPacket, MessageType
 from avcall.errors import BitstreamError, MotionError
 from avcall.transport.base import CONTROL_OVERHEAD_BYTES, MEDIA_OVERHEAD_BYTES
 from avcall.types import FRAME_MS, AccessUnit, Keypoints, MediaKind
+from receiver.interpolate import LatticeEasing
 
 SEQUENCE_RANGE = 1 << 16
 MAX_GAP = 3000  # packets; a longer jump is a sender that started anew (MAX_DROPOUT in RFC 3550)
@@ -122,6 +123,7 @@ class Depacketizer:
         """Without `coder` coded motion is dropped."""
         self._coder = coder
         self._sources: LiveKeyframes[Keypoints] = LiveKeyframes()
+        self._easing = LatticeEasing()
         self.dropped: Counter[str] = Counter()
         self._assembler = KeyframeAssembler()
         self._sequences = SequenceTracker()
@@ -198,6 +200,7 @@ class Depacketizer:
         except MotionError as error:
             self.dropped[type(error).__name__] += 1
             return ()
+        frames = self._easing.ease(frames, coded.pts_ms, coded.keyframe_index)
         return tuple(
             AccessUnit(
                 MediaKind.MOTION,

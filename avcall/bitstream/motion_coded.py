@@ -83,7 +83,12 @@ class MotionTables:
     def from_bytes(cls, data: bytes) -> "MotionTables":
         """Raises WeightsError when the tables are damaged or of another layout."""
         try:
-            tables = cls(**safetensors.numpy.load(data))
+            arrays = safetensors.numpy.load(data)
+            if lacking := [name for name in cls.__slots__ if name not in arrays]:
+                raise WeightsError(
+                    f"the motion tables have no {lacking[0]}: another avcall made them; export the weights again"
+                )
+            tables = cls(**arrays)
             tables._validate()
         except (safetensors.SafetensorError, TypeError, ValueError) as error:
             raise WeightsError(f"the motion tables are damaged ({error}); reinstall avcall") from None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avcall.bitstream.motion import sanitise
 from avcall.types import F32Array, HeldKeyframe, Keypoints, Priors, U8Image
 from models.priors import draw_mesh
 from models.retarget import Retarget
@@ -87,19 +88,36 @@ def still_of(runtime: ModelRuntime, clip: Clip) -> Still | None:
 class Puppet:
     """A still that moves. One at a time in a runtime: it holds its keyframe."""
 
-    def __init__(self, runtime: ModelRuntime, still: Still, *, other_person: bool) -> None:
-        """With `other_person` the driver's motion since its first frame is carried over, as in a call."""
+    def __init__(
+        self, runtime: ModelRuntime, still: Still, *, other_person: bool, motion_step: int | None = None
+    ) -> None:
+        """With `other_person` the driver's motion since its first frame is carried over, as in a call.
+
+        With `motion_step`, a quantiser's, motion is drawn as a receiver has it, else as it was found. Raises
+        WeightsError for weights that have no tables for it.
+        """
         runtime.set_keyframe(KEYFRAME, still.rgb, still.keypoints)
         self._runtime = runtime
         self._still = still
         self._retarget = Retarget(still.keypoints) if other_person else None
+        self._coder = None if motion_step is None else runtime.motion_coder()
+        self._step = motion_step or 0
 
     def pose(self, rgb: U8Image, priors: Priors) -> Keypoints:
         """The keypoints to draw for a frame; once for each frame of the driver, from the first on."""
         found = self._runtime.detect(rgb, priors)
         if self._retarget is not None:
-            return self._retarget.apply(found)
-        return self._runtime.refine(found, rgb, priors.landmarks, self._still.held).keypoints
+            return self._received(self._retarget.apply(found))
+        return self._received(self._runtime.refine(found, rgb, priors.landmarks, self._still.held).keypoints)
+
+    def _received(self, pose: Keypoints) -> Keypoints:
+        """The pose after its way through a packet of its own."""
+        if self._coder is None:
+            return pose
+        source = self._still.keypoints
+        lattice = self._coder.lattice([pose], self._step)
+        payload = self._coder.encode([sanitise(pose, np.float16)], source, self._step, lattice)
+        return self._coder.decode(payload, 1, source, self._step, deformed=lattice is not None)[0]
 
     def draw(self, pose: Keypoints, mel: F32Array, *, speech: bool) -> U8Image:
         """(256, 256, 3)."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from avcall.bitstream.motion_coded import STEPS
 from avcall.errors import InputError, RecordingError
 from avcall.types import FRAME_RATE, SAMPLE_RATE_HZ, FaceCrop, U8Image
 from models.metrics.judge import FrameJudge, Seen
@@ -44,8 +45,9 @@ class EvaluateConfig:
     """What is evaluated on what, a report for each weights folder.
 
     Of each clip, the first `seconds` from its keyframe on count, or all. `cross` adds the cross-identity
-    block, with the next person's first frame as the keyframe; `source` adds it with this picture. Raises
-    InputError for a value out of range.
+    block, with the next person's first frame as the keyframe; `source` adds it with this picture. Motion is
+    quantised with `motion_step` as in a call, or drawn as it was found. Raises InputError for a value out of
+    range.
     """
 
     weights: tuple[Path, ...]
@@ -60,6 +62,7 @@ class EvaluateConfig:
     syncnet: Path | None = None
     device: str = "auto"
     threads: int = 2
+    motion_step: int | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -70,6 +73,8 @@ class EvaluateConfig:
             raise InputError(f"--device {self.device} is none; choose one of {', '.join(devices)}")
         if self.threads < 1:
             raise InputError(f"--threads is {self.threads}; it goes from 1 up")
+        if self.motion_step is not None and not 0 <= self.motion_step < STEPS:
+            raise InputError(f"--motion-step is {self.motion_step}; it goes from 0 to {STEPS - 1}")
 
     @property
     def span(self) -> slice:
@@ -128,16 +133,23 @@ class Judged:
 
 
 def draw_clip(
-    runtime: ModelRuntime, clip: Clip, still: Still, span: slice, *, other: bool
+    runtime: ModelRuntime,
+    clip: Clip,
+    still: Still,
+    span: slice,
+    *,
+    other: bool,
+    motion_step: int | None = None,
 ) -> Iterator[Drawn]:
     """The frames of `span`, which counts from the first with a face, if there is one.
 
     A clip's own still is that first frame, and left out; `other` says that the still is somebody else's.
+    `motion_step` is the quantiser's, if motion is coded.
     """
     first = first_face(clip)
     if first is None:
         return
-    puppet = Puppet(runtime, still, other_person=other)
+    puppet = Puppet(runtime, still, other_person=other, motion_step=motion_step)
     speech = len(clip.pcm) > 0
     for index in range(first, len(clip))[span][0 if other else 1 :]:
         pose = puppet.pose(clip.picture(index), priors_of(clip, index))
@@ -151,15 +163,18 @@ def draw_clip(
 class ClipJudge:
     """Judges the pictures of a clip, row by row."""
 
-    def __init__(self, frames: FrameJudge, sets: SetJudge, span: slice) -> None:
+    def __init__(
+        self, frames: FrameJudge, sets: SetJudge, span: slice, motion_step: int | None = None
+    ) -> None:
         self._frames, self._sets, self._span = frames, sets, span
+        self._step = motion_step
 
     def judge(self, runtime: ModelRuntime, clip: Clip, still: Still, *, other: bool) -> Judged | None:
         """None for a clip in which there is nothing to draw."""
         if not self._sets.hears:
-            looked = drawn = list(draw_clip(runtime, clip, still, self._span, other=other))
+            looked = drawn = list(self._drawn(runtime, clip, still, self._span, other=other))
         else:  # SyncNet looks at consecutive frames
-            drawn = list(draw_clip(runtime, clip, still, slice(0, self._span.stop), other=other))
+            drawn = list(self._drawn(runtime, clip, still, slice(0, self._span.stop), other=other))
             looked = drawn[0 if other else self._span.step - 1 :: self._span.step]
         if not looked:
             return None
@@ -177,6 +192,11 @@ class ClipJudge:
             self._sets.features([one.wanted for one in looked]),
             _strip(looked, real, clip, still),
         )
+
+    def _drawn(
+        self, runtime: ModelRuntime, clip: Clip, still: Still, span: slice, *, other: bool
+    ) -> Iterator[Drawn]:
+        return draw_clip(runtime, clip, still, span, other=other, motion_step=self._step)
 
     def _compared(
         self, row: Row, looked: Sequence[Drawn], real: Sequence[Seen], still: Still
@@ -213,7 +233,8 @@ class Evaluation:
         """`on_clip` is told what is done. Raises InputError for no clip, or a package that is missing."""
         self._config, self._on_clip, self._paths = config, on_clip, config.paths
         frames = FrameJudge(perceptual=config.perceptual)
-        self._judge = ClipJudge(frames, SetJudge(config.inception, config.syncnet), config.span)
+        sets = SetJudge(config.inception, config.syncnet)
+        self._judge = ClipJudge(frames, sets, config.span, config.motion_step)
 
     def run(self, weights: Path, label: str, out: Path | None) -> Report:
         """One folder. Strips go to `out`. Raises WeightsError."""
@@ -229,6 +250,7 @@ class Evaluation:
             provider=runtime.provider,
             every=config.every,
             seconds=config.seconds,
+            motion_step=config.motion_step,
             same=same,
             cross=self._block(runtime, out, other=True) if config.crosses else None,
             not_computed=config.not_computed,

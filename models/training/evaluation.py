@@ -54,7 +54,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One weights folder. `record` is what the weights say about themselves, `provider` what drew them."""
+    """One weights folder. `record` is what the weights say about themselves, `provider` what drew them.
+
+    Motion was coded with `motion_step`, a quantiser's, or not at all.
+    """
 
     label: str
     weights: str
@@ -65,6 +68,7 @@ class Report:
     same: Block
     cross: Block | None
     not_computed: tuple[str, ...]
+    motion_step: int | None = None
 
 
 def label_of(config: dict[str, Any]) -> str:
@@ -91,6 +95,7 @@ def tables_of(report: Report) -> list[Table]:
     """One folder: the columns of the paper's Table 1 by protocol, then the regions."""
     same = list(report.same.rows.items())
     part = "" if report.seconds is None else f", {report.seconds:g} s a clip"
+    part += "" if report.motion_step is None else f", motion coded with step {report.motion_step}"
     tables = [
         scores_table(f"Same identity{part} (the first frame is the keyframe)", same, SAME_IDENTITY),
         *(scores_table(f"Same identity: the {part}'s box", same, keys) for part, keys in PARTS.items()),

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from avcall.errors import InputError
 from models.layers import warp
 from models.metrics.stlpips import trunk_weights
 from models.network import KeypointTensors
@@ -21,7 +22,7 @@ CHOICE_WINDOW = 9  # pixels over which both are compared
 
 @dataclass(frozen=True, slots=True)
 class LossConfig:
-    """Weights of the sum; the reasons stand in docs/model.md."""
+    """Weights of the sum; the reasons stand in docs/model.md. Raises InputError where nothing would learn."""
 
     l1: float = 8.0
     warped: float = 2.0
@@ -49,6 +50,10 @@ class LossConfig:
     motion_only: bool = False  # detector and dense motion learn alone: nothing is generated
     picture_only: bool = False  # the rest learns alone: detector and dense motion stay as they are
     perceptual_every: int = 2  # steps; at as many times its weight it costs that much less
+
+    def __post_init__(self) -> None:
+        if self.motion_only and self.picture_only:
+            raise InputError("--motion-only and --picture-only leave nothing to learn; choose one")
 
 
 def weighted_l1(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:

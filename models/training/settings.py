@@ -12,6 +12,7 @@ from models.discriminator import DiscriminatorConfig
 from models.training.data import DataConfig
 from models.training.losses import LossConfig
 
+NOT_WEIGHTS = ("misplaced", "lips_and_eyes")  # they weigh places, not losses
 FINAL_SHARE = 0.02  # of the learning rate, at the end of its decay
 ABLATIONS = {"audio": "audio_prior", "mesh": "structural_prior", "identity": "identity_aware"}
 
@@ -89,6 +90,23 @@ def loss_config(*, guided_flow: bool, optical_flow: bool, regions: bool) -> Loss
     if not optical_flow:
         losses = dataclasses.replace(losses, optical=0.0, still=0.0, tracked=0.0)
     return losses if regions else dataclasses.replace(losses, lips_and_eyes=1.0)
+
+
+def weighted(losses: LossConfig, weights: Collection[str]) -> LossConfig:
+    """The losses with other weights, each said as NAME=WEIGHT. Raises InputError."""
+    known = [f.name for f in dataclasses.fields(LossConfig) if f.type is float and f.name not in NOT_WEIGHTS]
+    changed: dict[str, Any] = {}
+    for said in weights:
+        name, _, number = said.partition("=")
+        try:
+            changed[name] = float(number)
+        except ValueError:
+            raise InputError(f"--loss {said} is no NAME=WEIGHT, such as l1=6") from None
+        if name not in known:
+            raise InputError(f"--loss {said}: there is no such loss; choose from {', '.join(known)}")
+        if not 0 <= changed[name] < math.inf:
+            raise InputError(f"--loss {said}: a weight is a finite number from 0 up")
+    return dataclasses.replace(losses, **changed)
 
 
 def data_config(*, regions: bool, telling: bool, dropout: bool) -> DataConfig:

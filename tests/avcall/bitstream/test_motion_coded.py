@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -203,3 +204,10 @@ def test_damaged_tables_are_refused(broken: MotionTables) -> None:
 def test_bytes_that_are_no_tables_are_refused() -> None:
     with pytest.raises(WeightsError, match="motion tables are damaged"):
         MotionTables.from_bytes(b"not safetensors")
+
+
+def test_tables_of_an_avcall_without_lattices_are_told_from_damaged_ones() -> None:
+    arrays = safetensors.numpy.load(TABLES.to_bytes({}))
+    del arrays["lattice_steps"]
+    with pytest.raises(WeightsError, match="no lattice_steps: another avcall made them; export"):
+        MotionTables.from_bytes(safetensors.numpy.save(arrays))

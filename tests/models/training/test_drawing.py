@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avcall.bitstream.motion_coded import MotionCoder
 from avcall.types import F32Array, HeldKeyframe, Keypoints, Priors, U8Image
 from models.retarget import Retarget
 from models.sight import SecondLook
@@ -12,6 +13,7 @@ from models.training.data import Clip
 from models.training.drawing import Puppet, Still, first_face, followed, held_frame, priors_of, still_of
 from tests.fakes import unrefined
 from tests.models.tiny import write_prepared
+from tests.tables import make_tables
 from tests.units import make_keypoints
 
 
@@ -94,6 +96,21 @@ def test_ones_own_still_takes_the_pose_as_it_is_and_anothers_the_motion(clip: Cl
     assert np.array_equal(later.values, retarget.apply(make_keypoints(2)).values)
     assert other.draw(later, clip.mel(2), speech=True).max() == 100
     assert runtime.posed == [later]
+
+
+def test_motion_is_drawn_as_a_receiver_has_it(clip: Clip) -> None:
+    runtime = FakeRuntime()
+    runtime.motion_coder = lambda: MotionCoder(make_tables())  # type: ignore[attr-defined]
+    still = Still("b", HeldKeyframe(clip.picture(3), make_keypoints(9), None))
+    exact = Puppet(runtime, still, other_person=False)  # type: ignore[arg-type]
+    frame = (clip.picture(1), priors_of(clip, 1))
+    found = exact.pose(*frame)
+    errors = []
+    for step in (0, 4):
+        runtime.detected.clear()
+        coded = Puppet(runtime, still, other_person=False, motion_step=step).pose(*frame)  # type: ignore[arg-type]
+        errors.append(np.abs(coded.values - found.values).max())
+    assert 0 < errors[0] < errors[1] < 0.1
 
 
 def test_every_frame_is_looked_at_beside_the_still_and_from_the_frame_before(clip: Clip) -> None:

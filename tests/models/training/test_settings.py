@@ -15,6 +15,7 @@ from models.training.settings import (
     data_config,
     decay_span,
     loss_config,
+    weighted,
 )
 
 
@@ -64,3 +65,31 @@ def test_the_tricks_are_on_unless_they_are_switched_off() -> None:
     plain = data_config(regions=False, telling=False, dropout=False)
     assert (plain.regions, plain.telling) == (False, 0)
     assert (plain.no_audio, plain.no_mesh, plain.no_mask, plain.hidden_mouth) == (0, 0, 0, 0)
+
+
+def test_losses_get_other_weights_by_name() -> None:
+    losses = weighted(LossConfig(), ["l1=6", "st_lpips=8"])
+    assert losses == dataclasses.replace(LossConfig(), l1=6.0, st_lpips=8.0)
+    assert weighted(LossConfig(), ()) == LossConfig()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("l1", "--loss l1 is no NAME=WEIGHT"),
+        ("l1=much", "--loss l1=much is no NAME=WEIGHT"),
+        ("perceptual_every=3", "no such loss; choose from l1, warped"),
+        ("misplaced=3", "no such loss"),
+        ("l1=-1", "a finite number from 0 up"),
+        ("l1=nan", "a finite number from 0 up"),
+    ],
+)
+def test_a_weight_that_is_none_is_one_line(said: str, words: str) -> None:
+    with pytest.raises(InputError, match=words) as error:
+        weighted(LossConfig(), [said])
+    assert "\n" not in str(error.value)
+
+
+def test_something_has_to_learn() -> None:
+    with pytest.raises(InputError, match="choose one"):
+        LossConfig(motion_only=True, picture_only=True)
