@@ -9,7 +9,7 @@ full, and rises by 8 % a second after it has not done so for two. The link is fu
   - what was handed to the transport has not left this end for `BACKLOG_MS`.
 
 A rung of the ladder is what is sent: its cost on the wire, headers included, is known beforehand. The highest
-rung that fits the estimate is taken; down at once, up one by one.
+rung that fits the estimate is taken; down at once, up one by one. The first has to leave a tenth of it.
 
     rung   tick        quantiser   frames a second   speech          about, in kbit/s
     0      the user's  the user's  25, deformed      the user's      21.4
@@ -47,13 +47,14 @@ RISE_PER_S = 1.08
 RISE_AFTER_MS = 2_000.0  # since the last decrease
 DECREASE_EVERY_MS = 1_200.0  # a decrease shows after a round trip, the next report, and what had queued up
 RUNG_HOLD_MS = 1_500.0  # before the next rung up
-PROVEN_FACTOR = 1.5  # the estimate stays below so many times what was really sent: more is a guess
+PROVEN_FACTOR = 1.5  # the estimate stays below so many times what was really sent, or the next rung's cost
 KEYFRAME_SHARE = 0.4  # of what the media leave: small slices have large headers
 START_BPS = 100_000.0
 START_MS = 4_000.0  # in which the first pictures may go at START_BPS
 MAX_BPS = 500_000.0
 MIN_BPS = 8_000.0
 HEADROOM = 0.97  # of the estimate is for media; keyframes and control messages need a little
+DEFORMED_SHARE = 0.9  # of that, where lattices are told: keyframes come first
 CONTROL_BPS = 250.0  # STUN, control messages and their acknowledgements
 SLICE_DELAY_MS = 40.0  # that a slice may add to the media packet behind it
 MIN_SLICE_BYTES, MAX_SLICE_BYTES = 160, 1100  # of a slice message
@@ -257,13 +258,18 @@ class RateController:
         risen_bps = self._target_bps * RISE_PER_S ** (since_ms / 1000)
         sent_bps = self._sent_bps()
         proven_bps = START_BPS if sent_bps is None else PROVEN_FACTOR * sent_bps
+        proven_bps = max(proven_bps, self._needed_bps(self._rungs[max(self._level - 1, 0)]))
         self._target_bps = min(max(self._target_bps, min(risen_bps, proven_bps)), self._ceiling_bps)
 
     def _fitting(self) -> int:
         """The highest rung that fits the estimate; the lowest if none does."""
-        room_bps = HEADROOM * self._target_bps
-        costs = (wire_bps(rung, self._config.audio_frame_ms, self._repeat) for rung in self._rungs)
-        return next((level for level, cost in enumerate(costs) if cost <= room_bps), len(self._rungs) - 1)
+        fit = (level for level, rung in enumerate(self._rungs) if self._needed_bps(rung) <= self._target_bps)
+        return next(fit, len(self._rungs) - 1)
+
+    def _needed_bps(self, rung: Rung) -> float:
+        """The estimate from which on a rung fits."""
+        share = HEADROOM * (DEFORMED_SHARE if rung.deforms else 1.0)
+        return wire_bps(rung, self._config.audio_frame_ms, self._repeat) / share
 
     def _choose(self, now_ms: float) -> None:
         fitting = self._fitting()

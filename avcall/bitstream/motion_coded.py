@@ -86,7 +86,8 @@ class MotionTables:
             arrays = safetensors.numpy.load(data)
             if lacking := [name for name in cls.__slots__ if name not in arrays]:
                 raise WeightsError(
-                    f"the motion tables have no {lacking[0]}: another avcall made them; export the weights again"
+                    f"the motion tables have no {lacking[0]}: another avcall made them; "
+                    "export the weights again"
                 )
             tables = cls(**arrays)
             tables._validate()
