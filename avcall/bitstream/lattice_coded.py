@@ -1,6 +1,6 @@
 """The lattice of a packet's deformation: quantised, and coded by what its neighbours are.
 
-    q = value / step, rounded towards 0 beyond +-`DEAD_ZONE`: 10 x 10 x (x, y) integers of -8..8
+    q = value / step, rounded, but 0 within a dead zone: 10 x 10 x (x, y) integers of -8..8
 
 They are coded row by row, x before y. Each has a static table of its step and of its context: how large its
 neighbours are that came before (`_context`), for what deforms one place deforms those around it.
@@ -19,15 +19,22 @@ MAX_LEVEL = 8
 LEVELS = 2 * MAX_LEVEL + 1
 CONTEXTS = 8
 DEAD_ZONE = 0.65  # of a step: with 0.5 the picture is no better, for a sixth more bits
+MAX_TOLD = 80  # numbers that are not 0: a hand, or a head far from its keyframe, is mended by no lattice
 FREQUENCY_SUM = 1 << 16
 
 Levels = NDArray[np.int32]  # (10, 10, 2)
 
 
 def quantise_lattice(lattices: Iterable[F32Array], step: float) -> Levels:
-    """The integers of the mean of a packet's lattices, each (10, 10, 2) in half widths."""
+    """The integers of the mean of a packet's lattices, each (10, 10, 2) in half widths.
+
+    Of more than `MAX_TOLD` that are not 0, the largest stay.
+    """
     scaled = np.mean(list(lattices), 0) / step
-    levels = np.sign(scaled) * np.floor(np.abs(scaled) + 1 - DEAD_ZONE)
+    size = np.abs(scaled)
+    least = np.partition(size, -MAX_TOLD - 1, None)[-MAX_TOLD - 1]  # the largest that goes, if any has to
+    kept = size > max(DEAD_ZONE, float(least))
+    levels = np.sign(scaled) * np.where(kept, np.floor(size + 1 - DEAD_ZONE), 0)
     return np.asarray(np.clip(levels, -MAX_LEVEL, MAX_LEVEL), np.int32)
 
 

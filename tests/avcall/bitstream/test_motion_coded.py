@@ -8,7 +8,7 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avcall.bitstream.lattice_coded import MAX_LEVEL, contexts, quantise_lattice
+from avcall.bitstream.lattice_coded import MAX_LEVEL, MAX_TOLD, contexts, quantise_lattice
 from avcall.bitstream.motion_coded import MAX_PAYLOAD_BYTES, NUMBERS, STEPS, MotionCoder, MotionTables
 from avcall.errors import MotionError, WeightsError
 from avcall.types import Keypoints
@@ -56,7 +56,7 @@ def deformed(frames: list[Keypoints], size: float = 0.02) -> list[Keypoints]:
 @pytest.mark.parametrize("step", range(STEPS))
 def test_a_packet_tells_the_mean_of_its_lattices(step: int) -> None:
     source, frames = make_frames(3)
-    frames = deformed(frames, 0.005 * 1.35**step)
+    frames = deformed(frames, 0.004 * 1.35**step)
     payload = CODER.encode(frames, source, step, CODER.lattice(frames, step))
     decoded = CODER.decode(payload, 3, source, step, deformed=True)
     plain = CODER.decode(CODER.encode(frames, source, step), 3, source, step)
@@ -74,9 +74,20 @@ def test_a_lattice_of_next_to_nothing_is_not_told() -> None:
     assert CODER.lattice([frames[0], deformed(frames)[1]], 2) is not None
 
 
+def test_of_too_many_numbers_the_largest_are_told() -> None:
+    lattice = np.random.default_rng(3).normal(0, 0.02, (10, 10, 2)).astype(np.float32)
+    levels = quantise_lattice([lattice], 0.004)
+    told = levels != 0
+    assert np.count_nonzero(told) == MAX_TOLD
+    assert np.abs(lattice[told]).min() > np.abs(lattice[~told]).max()
+    np.testing.assert_allclose(levels[told] * 0.004, np.clip(lattice[told], -0.032, 0.032), atol=0.0027)
+
+
 def test_a_lattice_is_cut_at_its_largest_level() -> None:
-    levels = quantise_lattice([np.full((10, 10, 2), -3.0, np.float32)], 0.01)
-    assert np.array_equal(levels, np.full((10, 10, 2), -MAX_LEVEL))
+    lattice = np.zeros((10, 10, 2), np.float32)
+    lattice[3] = -3.0
+    levels = quantise_lattice([lattice], 0.01)
+    assert (levels[3] == -MAX_LEVEL).all() and np.count_nonzero(levels) == 20
 
 
 def test_what_lies_beside_a_deformed_place_is_expected_to_be_so() -> None:
@@ -92,9 +103,12 @@ def test_what_lies_beside_a_deformed_place_is_expected_to_be_so() -> None:
 def test_a_lattice_beyond_what_a_receiver_takes_is_cut() -> None:
     source, frames = make_frames(1)
     coder = MotionCoder(replace(TABLES, lattice_steps=TABLES.lattice_steps * 20))
-    wild = [replace(frames[0], lattice=np.full((10, 10, 2), 0.9, np.float32))]
-    payload = coder.encode(wild, source, 0, coder.lattice(wild, 0))
-    assert np.abs(coder.decode(payload, 1, source, 0, deformed=True)[0].lattice).max() == 0.5
+    lattice = np.zeros((10, 10, 2), np.float32)
+    lattice[3] = 0.9
+    told = coder.lattice([replace(frames[0], lattice=lattice)], 0)
+    assert told is not None
+    payload = coder.encode(frames, source, 0, told)
+    assert (coder.decode(payload, 1, source, 0, deformed=True)[0].lattice[3] == 0.5).all()
 
 
 @given(st.binary(max_size=200), st.integers(1, 6), st.integers(0, STEPS - 1))
