@@ -7,12 +7,12 @@ miss weighs as far as it shows; training does the same.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from avcall.types import LATTICE_POINTS
+from models.layers import at_places
 from models.priors import PRIOR_SIZE_PX
-from models.second_look import REACH, miss_weights
+from models.second_look import believed, miss_weights
 from models.sight import Sight
 
 PRIOR = 3e-4  # holds each point to 0; the places of the picture weigh 1 together, in either direction
@@ -45,16 +45,13 @@ def fit_lattice(flow: Tensor, sight: Sight, texture: Tensor) -> Tensor:
     """
     n, h, w, _ = flow.shape
     missing = sight.optical - flow
-    sure = sight.sure * torch.exp(-missing.square().sum(3) / REACH**2)
+    sure = believed(sight.sure, missing)
     weights = miss_weights(sure.flatten(1), texture.flatten(2), sight)
     marked = weights[:, 0, h * w : h * w + sight.trust.shape[1]]
     xx, xy, yy = weights[..., : h * w].reshape(n, 3, h, w).unbind(1)
     line = _line(flow)
     places = sight.landmarks[:, 1]
-    led = F.grid_sample(
-        flow.permute(0, 3, 1, 2), places[:, :, None], padding_mode="border", align_corners=False
-    )
-    missed = sight.landmarks[:, 0] - led[..., 0].transpose(1, 2)
+    missed = sight.landmarks[:, 0] - at_places(flow, places)
     near = (_acts(places[..., 1])[..., :, None] * _acts(places[..., 0])[..., None, :]).flatten(2)
     faces = near.transpose(1, 2) @ (near * marked[..., None])
     both = [_gram(line, part) for part in (xx, xy, yy)]

@@ -120,3 +120,10 @@ def resize(x: Tensor, size: int) -> Tensor:
     if present > size:
         return F.avg_pool2d(x, present // size)
     return F.interpolate(x, (size, size), mode="bilinear", align_corners=False)
+
+
+def at_places(flow: Tensor, places: Tensor) -> Tensor:
+    """What a flow (N, h, w, 2) is at places (N, P, 2) in [-1, 1], beyond the edge as at it: (N, P, 2)."""
+    planes = flow.permute(0, 3, 1, 2)
+    sampled = F.grid_sample(planes, places[:, :, None], padding_mode="border", align_corners=False)
+    return sampled[..., 0].transpose(1, 2)

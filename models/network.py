@@ -96,9 +96,10 @@ class Network(nn.Module):
         `still` (N, 3, 64, 64) is the keyframe and `parts` its part maps, `camera` (N, 3, 64, 64) the frame.
         With a `share` of 0 the keypoints stay, and what is found of them is the rest.
         """
-        values, jacobians = second_look(held, source, driving, sight, texture_of(camera), share=share)
+        texture = texture_of(camera)
+        values, jacobians = second_look(held, source, driving, sight, texture, share=share)
         motion: Motion = self.dense_motion(still, source, (values, jacobians), parts)
-        lattice = fit_lattice(motion.flow, sight, texture_of(camera)) if self.config.deforms else None
+        lattice = fit_lattice(motion.flow, sight, texture) if self.config.deforms else None
         off = misfit(motion, still, camera, sight)
         return Look(values, jacobians, motion.masks, motion.bend, off, lattice)
 

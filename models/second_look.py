@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.dense_motion import Motion
-from models.layers import guard_jacobian, invert_2x2, pixel_grid, warp
+from models.layers import at_places, guard_jacobian, invert_2x2, pixel_grid, warp
 from models.sight import PINNED_KEYPOINTS, Sight
 
 # Of the sum of squares, in which all places of the picture weigh 1 together, in either direction.
@@ -98,9 +98,7 @@ def second_look(
     matrix = source[1] @ invert_2x2(driving[1])
     first = torch.cat([matrix.transpose(2, 3), source[0][:, :, None]], 2).reshape(n, -1, 2)  # (N, 3 K, 2)
     missing = wanted - bend - blend[:, 0, :, None] * places - design @ first
-    # Where optical flow and the first look differ by far, it is the flow that errs.
-    apart = missing[:, : h * w].square().sum(2) / REACH**2
-    sure = sight.sure.reshape(n, -1) * torch.exp(-apart.detach())
+    sure = believed(sight.sure.reshape(n, -1), missing[:, : h * w])
     pins, missing_pins = _pins(first, driving[0], sight)
     design, missing = torch.cat([design, pins], 1), torch.cat([missing, missing_pins], 1)
     change = _least_squares(design, missing, miss_weights(sure, texture.flatten(2), sight))
@@ -111,6 +109,14 @@ def second_look(
     return values, guard_jacobian(inverse @ source[1])
 
 
+def believed(sure: Tensor, missing: Tensor) -> Tensor:
+    """How far optical flow counts that is `sure` (N, ...) and misses another by `missing` (N, ..., 2).
+
+    Where it and what was found before differ by far, it is the flow that errs.
+    """
+    return sure * torch.exp(-missing.detach().square().sum(-1) / REACH**2)
+
+
 def misfit(motion: Motion, still: Tensor, camera: Tensor, sight: Sight) -> Tensor:
     """(N,) how far a motion of the keyframe `still` (N, 3, 64, 64) is from what the sender sees.
 
@@ -118,12 +124,7 @@ def misfit(motion: Motion, still: Tensor, camera: Tensor, sight: Sight) -> Tenso
     misses the landmarks, in half widths, `LANDMARKS_MISFIT` times.
     """
     seen = (warp(still, motion.flow) - camera).abs().mean((1, 2, 3))
-    led = F.grid_sample(
-        motion.flow.permute(0, 3, 1, 2),
-        sight.landmarks[:, 1, :, None],
-        padding_mode="border",
-        align_corners=False,
-    )[..., 0].transpose(1, 2)
+    led = at_places(motion.flow, sight.landmarks[:, 1])
     missed = (led - sight.landmarks[:, 0]).abs().mean(2) * _share(sight.trust)
     return seen + LANDMARKS_MISFIT * missed.sum(1)
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from avcall.bitstream import lattice_coded
-from avcall.bitstream.motion_coded import FREQUENCY_SUM, NUMBERS, STEPS, SYMBOLS, MotionTables
+from avcall.bitstream.motion_coded import NUMBERS, STEPS, SYMBOLS, MotionTables
+from avcall.bitstream.static_model import FREQUENCY_SUM
 
 
 def make_tables(seed: int = 1) -> MotionTables:

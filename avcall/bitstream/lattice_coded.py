@@ -3,7 +3,7 @@
     q = value / step, rounded, but 0 within a dead zone: 10 x 10 x (x, y) integers of -8..8
 
 They are coded row by row, x before y. Each has a static table of its step and of its context: how large its
-neighbours are that came before (`_context`), for what deforms one place deforms those around it.
+neighbours are that came before (`_Neighbours`), for what deforms one place deforms those around it.
 """
 
 import itertools
@@ -13,6 +13,7 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
+from avcall.bitstream.static_model import static_model
 from avcall.types import LATTICE_POINTS, F32Array
 
 MAX_LEVEL = 8
@@ -20,7 +21,6 @@ LEVELS = 2 * MAX_LEVEL + 1
 CONTEXTS = 8
 DEAD_ZONE = 0.65  # of a step: with 0.5 the picture is no better, for a sixth more bits
 MAX_TOLD = 80  # numbers that are not 0: a hand, or a head far from its keyframe, is mended by no lattice
-FREQUENCY_SUM = 1 << 16
 
 Levels = NDArray[np.int32]  # (10, 10, 2)
 
@@ -54,7 +54,7 @@ class LatticeCoder:
     """
 
     def __init__(self, frequencies: NDArray[np.uint16]) -> None:
-        self._models = [[_model(row) for row in rows] for rows in frequencies]
+        self._models = [[static_model(row) for row in rows] for rows in frequencies]
 
     def encode(self, encoder: "constriction.stream.queue.RangeEncoder", levels: Levels, step: int) -> None:
         """Append a lattice."""
@@ -74,13 +74,6 @@ class LatticeCoder:
 
 
 _ORDER = list(itertools.product(range(LATTICE_POINTS), range(LATTICE_POINTS), range(2)))
-
-
-def _model(frequencies: NDArray[np.uint16]) -> "constriction.stream.model.Categorical":
-    counts = frequencies.astype(np.float64)
-    counts[np.argmax(counts)] += FREQUENCY_SUM - counts.sum()
-    # Multiples of 2**-16 are exact in float32, so every machine builds the same model.
-    return constriction.stream.model.Categorical((counts / FREQUENCY_SUM).astype(np.float32), perfect=False)
 
 
 class _Neighbours:

@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 
 from avcall.bitstream import lattice_coded
 from avcall.bitstream.lattice_coded import LatticeCoder, Levels
-from avcall.bitstream.motion import MAX_DEFORMATION, keypoints_from
+from avcall.bitstream.motion import KEYPOINT_NUMBERS, MAX_DEFORMATION, keypoints_from
+from avcall.bitstream.static_model import FREQUENCY_SUM, static_model
 from avcall.errors import MotionError, WeightsError
 from avcall.types import NUM_KEYPOINTS, F32Array, Keypoints
 
-NUMBERS = NUM_KEYPOINTS * 6
+NUMBERS = KEYPOINT_NUMBERS
 VALUES = NUM_KEYPOINTS * 2
 JACOBIAN_WEIGHT = (
     0.1  # a keypoint moves the picture around it up to about 0.1 away, so that far a jacobian acts
@@ -41,7 +42,6 @@ CONTEXTS = 2  # first frame of a packet, later frame
 MAX_HIGH = 15  # a high part beyond this is escaped
 SYMBOLS = 2 * MAX_HIGH + 2  # -15..15 and the escape
 ESCAPE_BITS = 16
-FREQUENCY_SUM = 1 << 16
 MAX_PAYLOAD_BYTES = 600
 HOLD = (
     0.6  # of a step: a later frame keeps its integer while it strays less than this, which calms the picture
@@ -133,11 +133,7 @@ class _Alphabet:
     """How one integer is coded: a table for its high part, flat low bits, an escape."""
 
     def __init__(self, shift: int, frequencies: NDArray[np.uint16]) -> None:
-        counts = frequencies.astype(np.float64)
-        counts[np.argmax(counts)] += FREQUENCY_SUM - counts.sum()
-        # Multiples of 2**-16 are exact in float32, so every machine builds the same model.
-        probabilities = (counts / FREQUENCY_SUM).astype(np.float32)
-        self._high = constriction.stream.model.Categorical(probabilities, perfect=False)
+        self._high = static_model(frequencies)
         self._low = _uniform(1 << shift) if shift else None
         self._shift = shift
 

@@ -1,10 +1,12 @@
 """Prepared clips through the runtime as a call uses it: a keyframe, moved by a clip."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from avcall.bitstream.motion import sanitise
+from avcall.bitstream.motion_coded import MotionCoder
 from avcall.types import F32Array, HeldKeyframe, Keypoints, Priors, U8Image
 from models.priors import draw_mesh
 from models.retarget import Retarget
@@ -85,6 +87,16 @@ def still_of(runtime: ModelRuntime, clip: Clip) -> Still | None:
     return None if first is None else Still(clip.name, held_frame(runtime, clip, first))
 
 
+def received_packet(
+    coder: MotionCoder, frames: Sequence[Keypoints], source: Keypoints, step: int
+) -> tuple[list[Keypoints], int]:
+    """The frames of a packet as a receiver has them, lattice included, and the bytes of its payload."""
+    halved = [sanitise(frame, np.float16) for frame in frames]
+    lattice = coder.lattice(halved, step)
+    payload = coder.encode(halved, source, step, lattice)
+    return coder.decode(payload, len(frames), source, step, deformed=lattice is not None), len(payload)
+
+
 class Puppet:
     """A still that moves. One at a time in a runtime: it holds its keyframe."""
 
@@ -100,8 +112,8 @@ class Puppet:
         self._runtime = runtime
         self._still = still
         self._retarget = Retarget(still.keypoints) if other_person else None
+        self._step = motion_step
         self._coder = None if motion_step is None else runtime.motion_coder()
-        self._step = motion_step or 0
 
     def pose(self, rgb: U8Image, priors: Priors) -> Keypoints:
         """The keypoints to draw for a frame; once for each frame of the driver, from the first on."""
@@ -112,12 +124,9 @@ class Puppet:
 
     def _received(self, pose: Keypoints) -> Keypoints:
         """The pose after its way through a packet of its own."""
-        if self._coder is None:
+        if self._coder is None or self._step is None:
             return pose
-        source = self._still.keypoints
-        lattice = self._coder.lattice([pose], self._step)
-        payload = self._coder.encode([sanitise(pose, np.float16)], source, self._step, lattice)
-        return self._coder.decode(payload, 1, source, self._step, deformed=lattice is not None)[0]
+        return received_packet(self._coder, [pose], self._still.keypoints, self._step)[0][0]
 
     def draw(self, pose: Keypoints, mel: F32Array, *, speech: bool) -> U8Image:
         """(256, 256, 3)."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from avcall.errors import InputError
-from models.layers import warp
+from models.layers import at_places, warp
 from models.metrics.stlpips import trunk_weights
 from models.network import KeypointTensors
 from models.second_look import FLAT
@@ -78,10 +78,7 @@ def guided_flow(flow: Tensor, landmarks: Tensor, emphasis: Tensor, has_face: Ten
     `flow` (N, H, W, 2), `landmarks` (N, 2, L, 2) source then driving, `emphasis` (L,).
     """
     source, driving = landmarks[:, 0], landmarks[:, 1]
-    sampled = F.grid_sample(
-        flow.permute(0, 3, 1, 2), driving[:, :, None], align_corners=False, padding_mode="border"
-    )
-    error = (sampled[..., 0].transpose(1, 2) - source).abs().mean(-1)
+    error = (at_places(flow, driving) - source).abs().mean(-1)
     per_pair = (error * emphasis).sum(1) / emphasis.sum()
     return (per_pair * has_face).sum() / has_face.sum().clamp(min=1)
 

@@ -16,14 +16,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from avcall.bitstream import motion
-from avcall.bitstream.motion import UNIT_BYTES, MotionMode
+from avcall.bitstream.motion import UNIT_BYTES, MotionMode, sanitise
 from avcall.bitstream.motion_coded import STEPS, MotionCoder
 from avcall.types import FRAME_MS, FRAME_RATE, Keypoints
 from models.metrics.stlpips import StLpips, Trunk
 from models.runtime import Device, ModelRuntime
 from models.training.data import Clip, load_clips
-from models.training.drawing import followed, held_frame
+from models.training.drawing import followed, held_frame, received_packet
 
 FP16_KBPS = UNIT_BYTES[MotionMode.FP16] * 8 * FRAME_RATE / 1000
 KEYFRAME = 0
@@ -54,17 +53,14 @@ def decoded_packets(
     if step is None:
         frames = [[_halved(frame) for frame in group] for group in groups]
         return frames, FP16_KBPS
-    payloads = [coder.encode([_halved(frame) for frame in group], source, step) for group in groups]
-    frames = [
-        coder.decode(payload, len(group), source, step)
-        for payload, group in zip(payloads, groups, strict=True)
-    ]
+    sent = [received_packet(coder, group, source, step) for group in groups]
     duration_ms = sum(map(len, groups)) * FRAME_MS
-    return frames, sum(map(len, payloads)) * 8 / duration_ms
+    return [frames for frames, _ in sent], sum(size_bytes for _, size_bytes in sent) * 8 / duration_ms
 
 
 def _halved(frame: Keypoints) -> Keypoints:
-    return motion.decode(MotionMode.FP16, motion.encode(MotionMode.FP16, frame))
+    """As it travels in half floats, where no lattice does."""
+    return sanitise(dataclasses.replace(frame, lattice=None), np.float16)
 
 
 def measure(clip: Clip, runtime: ModelRuntime, judge: StLpips, length: int, shown: int) -> list[Point]:

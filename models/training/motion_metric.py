@@ -9,13 +9,12 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from avcall.bitstream.motion_coded import NUMBERS, SCALES, VALUES
 from models.keypoint_detector import INPUT_SIZE_PX
-from models.layers import resize
+from models.layers import at_places, resize
 from models.network import KeypointTensors, Network
 from models.second_look import as_tensors, miss_weights, texture_of
 from models.sight import Sight
@@ -74,9 +73,8 @@ def _flows(
     alike = (source[0].expand(n, -1, -1), source[1].expand(n, -1, -1, -1))
     many = None if parts is None else parts.expand(n, -1, -1, -1)
     flow = network.dense_motion(still.expand(n, -1, -1, -1), alike, driving, many).flow
-    at = sight.landmarks[:, 1, :, None].expand(n, -1, -1, -1)
-    led = F.grid_sample(flow.permute(0, 3, 1, 2), at, padding_mode="border", align_corners=False)
-    return torch.cat([flow.flatten(1, 2), led[..., 0].transpose(1, 2)], 1)
+    led = at_places(flow, sight.landmarks[:, 1].expand(n, -1, -1))
+    return torch.cat([flow.flatten(1, 2), led], 1)
 
 
 def _nudged(driving: KeypointTensors) -> KeypointTensors:

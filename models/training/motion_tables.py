@@ -15,7 +15,6 @@ from avcall.bitstream import lattice_coded
 from avcall.bitstream.lattice_coded import MAX_LEVEL, quantise_lattice
 from avcall.bitstream.motion_coded import (
     CONTEXTS,
-    FREQUENCY_SUM,
     HOLD,
     MAX_HIGH,
     NUMBERS,
@@ -24,6 +23,7 @@ from avcall.bitstream.motion_coded import (
     MotionTables,
     flatten,
 )
+from avcall.bitstream.static_model import FREQUENCY_SUM
 from avcall.types import F32Array, Keypoints
 from models.runtime import MOTION_TABLES_NAME, ModelRuntime, load_manifest
 from models.training.data import Clip

@@ -8,8 +8,9 @@ from avcall.types import LATTICE_POINTS
 from models import free_form
 from models.free_form import fit_lattice, spread
 from models.layers import pixel_grid
-from models.second_look import miss_weights
-from models.sight import PINNED_KEYPOINTS, Sight
+from models.second_look import REACH, miss_weights
+from models.sight import Sight
+from tests.models.tiny import sight_of
 
 LANDMARKS = 478
 EVEN = torch.tensor([1.0, 0.0, 1.0])[:, None, None].expand(
@@ -20,20 +21,6 @@ EVEN = torch.tensor([1.0, 0.0, 1.0])[:, None, None].expand(
 def lattice_of(seed: int = 0, size: float = 0.03) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return size * torch.randn(1, LATTICE_POINTS, LATTICE_POINTS, 2, generator=generator)
-
-
-def sight_of(flow: torch.Tensor, sure: float = 1.0) -> Sight:
-    """A sender who sees this flow everywhere, and no landmarks."""
-    empty = torch.zeros(1, 2, LANDMARKS, 2)
-    pins = torch.zeros(1, 2, len(PINNED_KEYPOINTS), 2)
-    return Sight(
-        flow,
-        torch.full((1, 64, 64), sure),
-        empty,
-        torch.zeros(1, LANDMARKS),
-        pins,
-        torch.zeros(1, len(PINNED_KEYPOINTS)),
-    )
 
 
 def random_sight(seed: int = 1) -> tuple[Sight, torch.Tensor, torch.Tensor]:
@@ -47,15 +34,7 @@ def random_sight(seed: int = 1) -> tuple[Sight, torch.Tensor, torch.Tensor]:
     seen = flow + 0.04 * (uniform(1, 64, 64, 2) - 0.5)
     landmarks = uniform(1, 2, LANDMARKS, 2) * 1.2 - 0.6
     landmarks[:, 0] = landmarks[:, 1] + 0.04 * (uniform(1, LANDMARKS, 2) - 0.5)
-    pins = torch.zeros(1, 2, len(PINNED_KEYPOINTS), 2)
-    sight = Sight(
-        seen,
-        uniform(1, 64, 64),
-        landmarks,
-        uniform(1, LANDMARKS),
-        pins,
-        torch.zeros(1, len(PINNED_KEYPOINTS)),
-    )
+    sight = sight_of(seen)._replace(sure=uniform(1, 64, 64), landmarks=landmarks, trust=uniform(1, LANDMARKS))
     texture = torch.stack([uniform(1, 64, 64) + 0.5, uniform(1, 64, 64) - 0.5, uniform(1, 64, 64) + 0.5], 1)
     return sight, flow, texture
 
@@ -97,7 +76,7 @@ def test_it_is_the_least_squares_solution(monkeypatch: pytest.MonkeyPatch) -> No
     design = acts.double().numpy()
 
     missing = sight.optical - flow
-    sure = sight.sure * torch.exp(-missing.square().sum(3) / free_form.REACH**2)
+    sure = sight.sure * torch.exp(-missing.square().sum(3) / REACH**2)
     weights = miss_weights(sure.flatten(1), texture.flatten(2), sight)[0, :, : len(places)].double().numpy()
     wanted = torch.cat([missing.view(-1, 2), sight.landmarks[0, 0] - sight.landmarks[0, 1]]).double().numpy()
     xx, xy, yy = ((design * w[:, None]).T @ design for w in weights)

@@ -7,7 +7,7 @@ from models.dense_motion import Motion
 from models.layers import pixel_grid
 from models.second_look import LANDMARKS_MISFIT, _solve, misfit, second_look, texture_of
 from models.sight import PINNED_KEYPOINTS, Sight
-from tests.models.tiny import keypoints
+from tests.models.tiny import keypoints, sight_of
 
 K = 10
 LANDMARKS = 478
@@ -33,16 +33,6 @@ def flow_of(
             source[0][:, k, None, None] + torch.einsum("nij,nhwj->nhwi", matrix, offset)
         )
     return flow
-
-
-def sight_of(flow: torch.Tensor, sure: float = 1.0) -> Sight:
-    """A sender who sees this flow everywhere, and no landmarks."""
-    n = flow.shape[0]
-    empty = torch.zeros(n, 2, LANDMARKS, 2)
-    nothing, unpinned = torch.zeros(n, LANDMARKS), torch.zeros(n, len(PINNED_KEYPOINTS))
-    return Sight(
-        flow, torch.full((n, 64, 64), sure), empty, nothing, empty[:, :, : len(PINNED_KEYPOINTS)], unpinned
-    )
 
 
 def look(

@@ -12,6 +12,7 @@ from avcall.types import FRAME_RATE, FRAME_SIZE_PX, SAMPLE_RATE_HZ, F32Array
 from models.config import LIVE, PAPER, AudioConfig, GeneratorConfig, HourglassConfig, ModelConfig
 from models.network import KeypointTensors, Network
 from models.priors import NUM_LANDMARKS, PRIOR_SIZE_PX
+from models.sight import PINNED_KEYPOINTS, Sight
 from models.training.prepare import LANDMARK_SCALE
 
 TINY_PAPER = dataclasses.replace(
@@ -55,6 +56,16 @@ def pictures(count: int, size: int, seed: int = 0) -> Tensor:
     """Smooth random pictures (count, 3, size, size) in [0, 1]."""
     coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear", align_corners=False)
+
+
+def sight_of(flow: Tensor, sure: float = 1.0) -> Sight:
+    """A sender who sees this flow everywhere, and no landmarks."""
+    n = flow.shape[0]
+    empty = torch.zeros(n, 2, NUM_LANDMARKS, 2)
+    nothing, unpinned = torch.zeros(n, NUM_LANDMARKS), torch.zeros(n, len(PINNED_KEYPOINTS))
+    return Sight(
+        flow, torch.full((n, 64, 64), sure), empty, nothing, empty[:, :, : len(PINNED_KEYPOINTS)], unpinned
+    )
 
 
 def random_network(config: ModelConfig, seed: int = 0) -> Network:

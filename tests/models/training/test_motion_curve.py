@@ -1,5 +1,7 @@
 """The motion curve's own arithmetic; the coder and the judge have tests of their own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,3 +33,14 @@ def test_coarser_steps_cost_less_and_miss_more() -> None:
     assert rates[0] == pytest.approx(payload_bytes * 8 / 120, rel=0.05)
     assert rates[1] < rates[0] < FP16_KBPS
     assert errors[0] < errors[1]
+
+
+def test_lattices_travel_with_coded_motion_and_not_in_half_floats() -> None:
+    lattice = np.zeros((10, 10, 2), np.float32)
+    lattice[4, 4] = 0.03
+    groups = packets([replace(frame, lattice=lattice) for frame in pinned_frames()], 3)
+    coded, plain = (
+        decoded_packets(pinned_coder(), groups, pinned_keypoints(), step)[0] for step in (0, None)
+    )
+    assert coded[0][0].lattice == pytest.approx(lattice, abs=0.006)
+    assert plain[0][0].lattice is None

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models.config import ModelConfig
+from models.generator import Picture
 from models.network import Network
 from models.training.data import DataConfig, PairSampler, load_clips
 from models.training.losses import LossConfig
@@ -72,12 +73,15 @@ def test_the_weighted_parts_add_up_to_the_total(tmp_path: Path) -> None:
     torch.testing.assert_close(total, expected + config.perceptual * parts["perceptual"])
 
 
-def test_motion_only_moves_detector_and_dense_motion_and_nothing_else(tmp_path: Path) -> None:
-    write_prepared(tmp_path / "a.npz")
-    batch = PairSampler(load_clips(tmp_path), DataConfig(), 64, seed=0).batch(2)
+def parts_that_move(
+    config: LossConfig, folder: Path
+) -> tuple[set[str], torch.Tensor, dict[str, torch.Tensor], Picture]:
+    """The parts of a network that one step changes, and what the step returned."""
+    write_prepared(folder / "a.npz")
+    batch = PairSampler(load_clips(folder), DataConfig(), 64, seed=0).batch(2)
     torch.manual_seed(0)
     network = Network(TINY_LIVE)
-    module = TrainingStep(network, LossConfig(motion_only=True), seed=0).train()
+    module = TrainingStep(network, config, seed=0).train()
     optimizer = torch.optim.Adam(network.parameters(), 5e-4)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     total, parts, picture = module(batch, 0)
@@ -86,6 +90,11 @@ def test_motion_only_moves_detector_and_dense_motion_and_nothing_else(tmp_path: 
     moved = {
         n.split(".")[0] for n, value in network.state_dict().items() if not torch.equal(value, before[n])
     }
+    return moved, total, parts, picture
+
+
+def test_motion_only_moves_detector_and_dense_motion_and_nothing_else(tmp_path: Path) -> None:
+    moved, total, parts, picture = parts_that_move(LossConfig(motion_only=True), tmp_path)
     assert moved == {"detector", "dense_motion"}
     assert not {"generated", "mask", "perceptual"} & set(parts)
     assert torch.equal(picture.image, picture.warped)
@@ -93,20 +102,8 @@ def test_motion_only_moves_detector_and_dense_motion_and_nothing_else(tmp_path: 
 
 
 def test_picture_only_moves_everything_but_detector_and_dense_motion(tmp_path: Path) -> None:
-    write_prepared(tmp_path / "a.npz")
-    batch = PairSampler(load_clips(tmp_path), DataConfig(), 64, seed=0).batch(2)
-    torch.manual_seed(0)
-    network = Network(TINY_LIVE)
     config = LossConfig(picture_only=True, perceptual=0, st_lpips=3, ssim=2)
-    module = TrainingStep(network, config, seed=0).train()
-    optimizer = torch.optim.Adam(network.parameters(), 5e-4)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    total, parts, _ = module(batch, 0)
-    total.backward()
-    optimizer.step()
-    moved = {
-        n.split(".")[0] for n, value in network.state_dict().items() if not torch.equal(value, before[n])
-    }
+    moved, total, parts, _ = parts_that_move(config, tmp_path)
     assert moved == {"condition", "identity", "generator"}
     assert not {"flow", "equivariance_value", "anchor", "perceptual"} & set(parts)
     every = {"st_lpips": config.perceptual_every, "ssim": config.perceptual_every}
