@@ -87,6 +87,7 @@ def train(
     seed: options.Seed = 0,
     adversarial_from: options.AdversarialFrom = None,
     perceptual_every: options.PerceptualEvery = 2,
+    judged_px: options.JudgedPx = 128,
     hold_keypoints: options.HoldKeypoints = None,
     motion_only: options.MotionOnly = False,
     picture_only: options.PictureOnly = False,
@@ -94,6 +95,7 @@ def train(
     accelerator: options.Accelerator = "auto",
     devices: options.Devices = 1,
     precision: options.Precision = "32-true",
+    workers: options.Workers = None,
     without: options.Without = "",
     no_guided_flow: options.NoGuidedFlow = False,
     no_optical_flow: options.NoOpticalFlow = False,
@@ -120,6 +122,7 @@ def train(
         losses=dataclasses.replace(
             weighted(losses, loss or ()),
             perceptual_every=perceptual_every,
+            judged_px=judged_px,
             seeded_until=hold_keypoints,
             motion_only=motion_only,
             picture_only=picture_only,
@@ -127,6 +130,7 @@ def train(
         data=data_config(regions=not plain_regions, telling=not no_telling_frames, dropout=not no_dropout),
         decay=decay_span(decay_from, decay_to),
         adversarial_from=adversarial_from,
+        workers=workers,
     )
     session = Session(preset, tuple(filter(None, without.split(","))), config, data, out, validate)
     session.check(resume=resume)
@@ -153,6 +157,7 @@ def export(
     from models.training.checkpoint import read_checkpoint
     from models.training.data import Clip
     from models.training.export import export_weights
+    from models.training.level import level_jacobians
     from models.training.motion_metric import motion_metric
     from models.training.motion_tables import clip_motion, tables_of, write_tables
     from models.training.quantise import calibrate
@@ -166,6 +171,7 @@ def export(
     clips = [Clip(path) for path in paths]
     record = {"steps": state["step"], "hours": round(state["seconds"] / 3600, 2)}
     record["arithmetic"] = "float32" if floating else "int8"
+    level_jacobians(network, clips)
     export_weights(network, out, record, None if floating else calibrate(network, clips))
     runtime = ModelRuntime((Graph.DETECT, Graph.REFINE), weights=out)
     motion = [clip_motion(clip, runtime) for clip in track(clips, "motion tables")]

@@ -50,6 +50,10 @@ PerceptualEvery = Annotated[
     int,
     _option("Steps from one perceptual loss, the dearest, to the next.", OPTIMISER, minimum=1),
 ]
+JudgedPx = Annotated[
+    int,
+    _option("Side of the crops that the dear losses are taken of.", OPTIMISER, minimum=64, maximum=256),
+]
 HoldKeypoints = Annotated[
     int | None,
     _option("Step to which four keypoints are held beside the face; default: always.", OPTIMISER, minimum=0),
@@ -73,6 +77,15 @@ Loss = Annotated[
 
 Accelerator = Annotated[str, _option("auto, cpu or cuda.", MACHINE)]
 Devices = Annotated[int, _option("GPUs (or CPU processes) that train as one.", MACHINE, minimum=1)]
+Workers = Annotated[
+    int | None,
+    _option(
+        "Processes that make pairs, for each device; 0: none of their own. Default: all cores but one.",
+        MACHINE,
+        minimum=0,
+        maximum=256,
+    ),
+]
 Precision = Annotated[str, _option("32-true or bf16-mixed.", MACHINE)]
 
 Without = Annotated[str, _option("Of audio,mesh,identity: rows of the paper's Table 3.", ABLATION)]

@@ -103,9 +103,12 @@ def invert_2x2(matrix: Tensor) -> Tensor:
     return rows / det[..., None, None]
 
 
-def warp(features: Tensor, flow: Tensor) -> Tensor:
-    """Sample (N, C, H, W) where the backward flow (N, h, w, 2) points, resized to H x W first."""
-    height, width = (int(side) for side in features.shape[2:])  # constants in an exported graph
+def warp(features: Tensor, flow: Tensor, enlarged: int = 1) -> Tensor:
+    """Sample (N, C, H, W) where the backward flow (N, h, w, 2) points, resized to H x W first.
+
+    Features `enlarged` so many times give what those of the plain size would, (N, C, H / enlarged, ...).
+    """
+    height, width = (int(side) // enlarged for side in features.shape[2:])  # constants in an exported graph
     if flow.shape[1:3] != (height, width):
         flow = F.interpolate(flow.permute(0, 3, 1, 2), (height, width), mode="bilinear", align_corners=False)
         flow = flow.permute(0, 2, 3, 1)

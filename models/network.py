@@ -21,7 +21,7 @@ KeypointTensors = tuple[Tensor, Tensor]  # values (N, K, 2), jacobians (N, K, 2,
 class EncodedKeyframe(NamedTuple):
     """All that depends on the keyframe alone: the picture, its 64x64 reduction, its identity features.
 
-    And its part maps, where the configuration has them.
+    The picture is that of `IdentityEncoder.sharp`. And its part maps, where the configuration has them.
     """
 
     picture: Tensor
@@ -63,7 +63,8 @@ class Network(nn.Module):
     def encode_keyframe(self, picture: Tensor, source: KeypointTensors) -> EncodedKeyframe:
         """`picture` (N, 3, H, W) in [0, 1] with its keypoints."""
         small = resize(picture, INPUT_SIZE_PX)
-        return EncodedKeyframe(picture, small, self.identity(picture), self.dense_motion.parts(small, source))
+        parts = self.dense_motion.parts(small, source)
+        return EncodedKeyframe(self.identity.sharp(picture), small, self.identity(picture), parts)
 
     def refine(
         self, still: Tensor, source: KeypointTensors, driving: KeypointTensors, sight: Sight, camera: Tensor

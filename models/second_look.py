@@ -171,10 +171,15 @@ def _share(weights: Tensor) -> Tensor:
 
 
 def _solve(matrix: Tensor, right: Tensor) -> Tensor:
-    """x of matrix @ x = right, for symmetric positive definite (N, M, M) and (N, M, R).
+    """x of matrix @ x = right, for symmetric positive definite (N, M, M) and (N, M, R)."""
+    if torch.onnx.is_in_onnx_export():
+        return _gauss_jordan(matrix, right)
+    # Unchecked: what is not finite stays so, and training tells which loss it reached.
+    return torch.cholesky_solve(right, torch.linalg.cholesky_ex(matrix).L)
 
-    Gauss-Jordan without pivots, which these need not: it exports to plain arithmetic.
-    """
+
+def _gauss_jordan(matrix: Tensor, right: Tensor) -> Tensor:
+    """The same without pivots, which these matrices need not: it exports to plain arithmetic."""
     rows = torch.cat([matrix, right], 2)
     size = int(matrix.shape[1])
     for i in range(size):

@@ -25,7 +25,12 @@ class Adversary:
     def __init__(self, config: DiscriminatorConfig, learning_rate: float, fabric: Fabric) -> None:
         self.fabric = fabric
         self.discriminator = Discriminator(config).to(memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(self.discriminator.parameters(), learning_rate, betas=(0.0, 0.999))
+        optimizer = torch.optim.Adam(
+            self.discriminator.parameters(),
+            learning_rate,
+            betas=(0.0, 0.999),
+            fused=fabric.device.type == "cuda" or None,
+        )
         self.module, self.optimizer = fabric.setup(self.discriminator, optimizer)
         self.module.train()
 

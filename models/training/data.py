@@ -45,8 +45,10 @@ SEED_REACH = 0.85  # of the way to the picture's edge
 class DataConfig:
     """Augmentation and modality dropout.
 
-    `telling` is how often the driving frame is one with closed eyes or a wide mouth, where its clip has any;
-    `hidden_mouth` how often the detector may not see the mouth of one who speaks, so that speech has to tell.
+    `whole_pixels` is how often a pair is only shifted, by whole pixels: its pictures keep their sharpness,
+    which whatever is rotated or scaled loses. `telling` is how often the driving frame is one with closed
+    eyes or a wide mouth, where its clip has any; `hidden_mouth` how often the detector may not see the mouth
+    of one who speaks, so that speech has to tell.
     Without `regions` every place of a picture counts alike.
     """
 
@@ -54,6 +56,7 @@ class DataConfig:
     max_shift: float = 0.06
     max_rotation_deg: float = 8.0
     max_brightness: float = 0.12
+    whole_pixels: float = 0.5
     no_audio: float = 0.15
     no_mesh: float = 0.15
     no_mask: float = 0.10
@@ -65,11 +68,12 @@ class DataConfig:
 class Batch(NamedTuple):
     """Tensors of one step; the first axis is the pair, then source and driving where both are there.
 
-    A tuple, because Fabric's mixed precision looks into those and refuses frozen dataclasses.
+    Pictures and priors are uint8 on their way to the device, a quarter of their size; a step takes `floats`.
+    A tuple, because workers hand it over part by part.
     """
 
-    pictures: Tensor  # (N, 2, 3, S, S) in [0, 1]
-    priors: Tensor  # (N, 2, 2, 64, 64) in [0, 1]
+    pictures: Tensor  # (N, 2, 3, S, S) uint8 in channels-last order; in a step float in [0, 1]
+    priors: Tensor  # (N, 2, 2, 64, 64) uint8; in a step float in [0, 1]
     landmarks: Tensor  # (N, 2, 478, 2) in [-1, 1]
     anchors: Tensor  # (N, 2, len(ANCHORS), 2) in [-1, 1]
     seeds: Tensor  # (N, len(SEEDS), 2) in [-1, 1], for both frames: none of these turns with the head
@@ -81,6 +85,10 @@ class Batch(NamedTuple):
     optical_sure: Tensor  # (N, 64, 64) in [0, 1]
     parts: Tensor  # (N, len(PARTS), 64, 64) 1 where a place of the driving picture is that part for sure
     seen: Tensor  # (N, 1, 64, 64) 0 where the driving frame is hidden from the detector, otherwise 1
+
+    def floats(self) -> "Batch":
+        """With pictures and priors as a step takes them: float32 in [0, 1]."""
+        return self._replace(pictures=self.pictures.float() / 255, priors=self.priors.float() / 255)
 
 
 class Clip:
@@ -186,23 +194,24 @@ def without_mouth(landmarks: F32Array) -> F32Array:
 
 
 class PairSampler:
-    """Draws augmented pairs; the same generator state gives the same pairs."""
+    """Draws augmented pairs. A batch has a number, and random numbers of its own: it depends on no other."""
+
+    _rng: np.random.Generator  # of the batch at hand
 
     def __init__(self, clips: list[Clip], config: DataConfig, size_px: int, seed: int) -> None:
-        self._clips, self._config, self.size_px = clips, config, size_px
-        self.rng = np.random.default_rng(seed)
+        self._clips, self._config, self.size_px, self._seed = clips, config, size_px, seed
         lengths = np.array([len(clip) for clip in clips], np.float64)
         self._share = np.sqrt(lengths) / np.sqrt(lengths).sum()
 
     def _transform(self) -> tuple[F32Array, bool]:
-        c, rng = self._config, self.rng
+        c, rng = self._config, self._rng
         scale = 1 + rng.uniform(-c.max_scale, c.max_scale)
-        matrix = cv2.getRotationMatrix2D(
-            (FRAME_SIZE_PX / 2, FRAME_SIZE_PX / 2),
-            rng.uniform(-c.max_rotation_deg, c.max_rotation_deg),
-            scale,
-        )
-        matrix[:, 2] += rng.uniform(-c.max_shift, c.max_shift, 2) * FRAME_SIZE_PX
+        angle_deg = rng.uniform(-c.max_rotation_deg, c.max_rotation_deg)
+        shift_px = rng.uniform(-c.max_shift, c.max_shift, 2) * FRAME_SIZE_PX
+        if rng.random() < c.whole_pixels:
+            scale, angle_deg, shift_px = 1.0, 0.0, np.rint(shift_px)
+        matrix = cv2.getRotationMatrix2D((FRAME_SIZE_PX / 2, FRAME_SIZE_PX / 2), angle_deg, scale)
+        matrix[:, 2] += shift_px
         flipped = bool(rng.random() < 0.5)
         if flipped:
             matrix = np.array([[-1, 0, FRAME_SIZE_PX], [0, 1, 0]], np.float64) @ np.vstack(
@@ -220,7 +229,11 @@ class PairSampler:
             return scaled
 
         picture = cv2.warpAffine(
-            clip.picture(index), centred(FRAME_SIZE_PX), (FRAME_SIZE_PX,) * 2, borderMode=cv2.BORDER_REFLECT
+            clip.picture(index),
+            centred(FRAME_SIZE_PX),
+            (FRAME_SIZE_PX,) * 2,
+            flags=cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REFLECT,
         )
         picture = cv2.LUT(picture, jitter)
         mask = cv2.warpAffine(
@@ -235,18 +248,18 @@ class PairSampler:
 
     def _dropped(self, share: float) -> tuple[bool, bool]:
         """Whether a prior is missing from the source and from the driving frame: one, the other, or both."""
-        if self.rng.random() >= share:
+        if self._rng.random() >= share:
             return False, False
-        missing = self.rng.integers(1, 4)
+        missing = self._rng.integers(1, 4)
         return bool(missing & 1), bool(missing & 2)
 
     def _jitter(self) -> U8Image:
-        gain, bias = 1 + self.rng.uniform(-1, 1, (2,)) * self._config.max_brightness
+        gain, bias = 1 + self._rng.uniform(-1, 1, (2,)) * self._config.max_brightness
         ramp = np.arange(256, dtype=np.float32)
         return np.clip((ramp - 128) * gain + 128 * bias, 0, 255).astype(np.uint8)
 
     def _pair(self) -> dict[str, NDArray[Any]]:
-        c, rng = self._config, self.rng
+        c, rng = self._config, self._rng
         clip = self._clips[rng.choice(len(self._clips), p=self._share)]
         indices = rng.choice(len(clip), 2, replace=False)
         if clip.telling and rng.random() < c.telling:
@@ -291,10 +304,10 @@ class PairSampler:
             "seen": without_mouth(points[1])[None] if hidden else np.ones((1, 64, 64), np.float32),
         }
 
-    def batch(self, count: int) -> Batch:
-        """`count` pairs."""
+    def batch(self, count: int, number: int = 0) -> Batch:
+        """`count` pairs: the same ones for the same number."""
+        self._rng = np.random.default_rng([self._seed, self.size_px, number])
         pairs = [self._pair() for _ in range(count)]
         stacked = {key: torch.from_numpy(np.stack([pair[key] for pair in pairs])) for key in pairs[0]}
-        pictures = stacked.pop("pictures").permute(0, 1, 4, 2, 3).float() / 255
-        priors = stacked.pop("priors").float() / 255
-        return Batch(pictures, priors, **{k: v.float() for k, v in stacked.items()})
+        pictures = stacked.pop("pictures").permute(0, 1, 4, 2, 3)
+        return Batch(pictures, stacked.pop("priors"), **{k: v.float() for k, v in stacked.items()})

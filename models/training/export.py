@@ -26,6 +26,7 @@ from models.training.quantise import Calibration, quantise
 OPSET = 18
 MIN_SHRUNK_VALUES = 64  # smaller tensors are constants of the graph, and save nothing
 KERNEL_DIMENSIONS = 4
+DRAWN = ("synthesize",)  # one value in ten thousand that is cut off shows less than coarser steps for all
 SMALL = ("preview", "refine")  # nobody sees pictures of theirs: int8 weights are enough
 
 
@@ -127,7 +128,7 @@ def export_weights(
     paths = export_onnx(network, folder)
     for path in paths:
         if calibration is not None and path.stem in calibration:
-            quantise(path, calibration[path.stem])
+            quantise(path, calibration[path.stem], clipped=path.stem in DRAWN)
         shrink_weights(path, to_bytes=path.stem in SMALL)
     tensors = folder / f"{network.config.name}.safetensors"
     state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}

@@ -100,7 +100,7 @@ class EncodeKeyframeGraph(_NetworkGraph):
     def forward(self, rgb: Tensor) -> tuple[Tensor, ...]:
         picture = _planes(rgb)
         identity = self.network.identity(picture)[first_cached(self.network) :]
-        return (picture, resize(picture, INPUT_SIZE_PX), *identity)
+        return (self.network.identity.sharp(picture), resize(picture, INPUT_SIZE_PX), *identity)
 
 
 class SynthesizeGraph(_NetworkGraph):

@@ -50,6 +50,7 @@ class LossConfig:
     motion_only: bool = False  # detector and dense motion learn alone: nothing is generated
     picture_only: bool = False  # the rest learns alone: detector and dense motion stay as they are
     perceptual_every: int = 2  # steps; at as many times its weight it costs that much less
+    judged_px: int = 128  # side of the crops that the dear losses are taken of
 
     def __post_init__(self) -> None:
         if self.motion_only and self.picture_only:

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 
 from avcall.errors import AvcallError
 
-SEED_STRIDE = 1_000_003  # between the seeds of two processes: steps, which are added too, never bridge it
+SEED_STRIDE = 1_000_003  # between the seeds of two processes, wider than seeds that people choose
 
 
 def rank_seed(seed: int, fabric: Fabric) -> int:

@@ -14,6 +14,8 @@ from models.training.export import load_network
 from models.training.settings import TrainConfig, ablate
 from models.training.trainer import Trainer
 
+FULL_PRECISION = "32-true"
+
 
 def beginning(path: Path) -> Network:
     """The network of a weights file or of a checkpoint's average. Raises WeightsError."""
@@ -28,6 +30,11 @@ def launch(accelerator: str, devices: int, precision: str) -> Fabric:
     except (MisconfigurationException, ModuleNotFoundError, ValueError, RuntimeError) as error:
         asked = f"--accelerator {accelerator} --devices {devices} --precision {precision}"
         raise InputError(f"{asked} does not go here: {' '.join(str(error).split())}") from None
+    if fabric.device.type == "cpu" and precision != FULL_PRECISION:
+        raise InputError(
+            f"--precision {precision} needs a GPU: in it, torch's convolutions on CPUs read beyond narrow "
+            f"pictures; use --precision {FULL_PRECISION}"
+        )
     fabric.launch()
     return fabric
 

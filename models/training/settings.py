@@ -23,7 +23,8 @@ class TrainConfig:
 
     `adversarial_from` is the step at which the discriminator joins, or None for never; over
     `adversarial_ramp` steps from there the generator comes to hear it. From the first to the second step of
-    `decay` the learning rates fall to `FINAL_SHARE` of themselves, along half a cosine.
+    `decay` the learning rates fall to `FINAL_SHARE` of themselves, along half a cosine. `workers` processes
+    make the pairs of each process that trains; None for as many as the machine has cores for.
     """
 
     batch: int = 8
@@ -38,6 +39,7 @@ class TrainConfig:
     adversarial_ramp: int = 500
     discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
     discriminator_learning_rate: float = 2e-4
+    workers: int | None = None
 
     def size_at(self, step: int) -> int:
         """Picture size in pixels at a step."""

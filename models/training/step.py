@@ -31,10 +31,16 @@ from models.training.losses import (
     weighted_l1,
 )
 
-PERCEPTUAL_CROP_PX = 128
 REFINED_SHARE = 0.7  # of the pairs
 DEFORMED_SHARE = 0.75  # of the pairs: a link may have no room for it
 LATTICE_STEP = 1 / 64  # half widths: about how coarsely a call tells it
+
+
+class Whole:
+    """A batch that stays as it is: Fabric's mixed precision rounds what tensors it finds in an input."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
 
 
 class TrainingStep(nn.Module):
@@ -78,12 +84,11 @@ class TrainingStep(nn.Module):
         n = inputs.shape[0]
         matrix, shift = random_affine(n, self.generator)
         matrix, shift = matrix.to(inputs.device), shift.to(inputs.device)
-        with torch.autocast(inputs.device.type, enabled=False):  # its products in bfloat16 are too coarse
-            grid = nn.functional.affine_grid(
-                torch.cat([matrix, shift[..., None]], 2),
-                [n, *inputs.shape[2:]],
-                align_corners=False,
-            )
+        grid = nn.functional.affine_grid(
+            torch.cat([matrix, shift[..., None]], 2),
+            [n, *inputs.shape[2:]],
+            align_corners=False,
+        )
         turned = warp(inputs[:, 1], grid)
         values, jacobians = self.network.detector(torch.cat([inputs[:, 0], inputs[:, 1], turned]))
         (sv, dv, tv), (sj, dj, tj) = values.chunk(3), jacobians.chunk(3)
@@ -134,14 +139,15 @@ class TrainingStep(nn.Module):
         """The motion with what the sender tells beside the keypoints, in most pairs, and rounded."""
         if not self.network.config.deforms:
             return motion
-        lattice = fit_lattice(motion.flow.detach(), sight, texture)
+        with exact(texture):
+            lattice = fit_lattice(motion.flow.detach(), sight, texture)
         lattice = (lattice / LATTICE_STEP).round() * LATTICE_STEP
         told = torch.rand(len(lattice), generator=self.generator).to(lattice.device) < DEFORMED_SHARE
         return deformed(motion, lattice * told[:, None, None, None])
 
     def _judged(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """The dear losses, each that has a weight, on one crop of `PERCEPTUAL_CROP_PX`."""
-        size = min(PERCEPTUAL_CROP_PX, output.shape[-1])
+        """The dear losses, each that has a weight, on one crop of `judged_px`."""
+        size = min(self.config.judged_px, output.shape[-1])
         room = output.shape[-1] - size
         # The face is in the middle: crops lean there.
         y, x = (int(torch.randint(0, room + 1, (1,), generator=self.generator)) for _ in range(2))
@@ -153,7 +159,8 @@ class TrainingStep(nn.Module):
         if self.st_lpips is not None:
             parts["st_lpips"] = self.st_lpips(output, target)
         if self.config.ssim:
-            alike = structural_similarity_index_measure(output, target, data_range=1.0)
+            with exact(output):  # it subtracts squares from each other
+                alike = structural_similarity_index_measure(output.float(), target, data_range=1.0)
             assert isinstance(alike, Tensor)
             parts["ssim"] = 1 - alike
         return parts
@@ -168,21 +175,25 @@ class TrainingStep(nn.Module):
         face = batch.has_face.view(-1, 1, 1, 1)
         return ((keypoints[:, :, which] - torch.cat(wanted, 2)).abs() * face).mean()
 
-    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor], Picture]:
+    def forward(self, whole: "Whole", step: int) -> tuple[Tensor, dict[str, Tensor], Picture]:
         """Total loss, its named parts, and the picture."""
-        c = self.config
+        c, batch = self.config, whole.batch
         source, driving = batch.pictures[:, 0], batch.pictures[:, 1]
         small = torch.stack([resize(source, 64), resize(driving, 64)], 1)
         inputs = self._hide(torch.cat([small, batch.priors], 2), batch.seen)
         texture, sight = texture_of(small[:, 1]), self._sight(batch)
-        with torch.set_grad_enabled(not c.picture_only and torch.is_grad_enabled()):
+        # Positions in bfloat16 would be wrong by pixels.
+        with torch.set_grad_enabled(not c.picture_only and torch.is_grad_enabled()), exact(source):
             kp_source, kp_driving, value, jacobian = self._keypoints(inputs)
             refined = self._refined(small, kp_source, kp_driving, sight)
             motion: Motion = self.network.dense_motion(small[:, 0], kp_source, refined)
         if c.motion_only:
             shown, picture = motion, moved_only(source, motion)
         else:
-            keyframe = EncodedKeyframe(source, small[:, 0], self.network.identity(source))
+            identity = self.network.identity
+            with exact(source):  # it is the picture itself, before anything is drawn
+                sharp = identity.sharp(source)
+            keyframe = EncodedKeyframe(sharp, small[:, 0], identity(source))
             shown = self._deformed(motion, sight, texture)
             picture = self.network.draw(keyframe, shown, batch.mel, batch.gate)
         parts: dict[str, Tensor] = {}
@@ -231,6 +242,11 @@ class TrainingStep(nn.Module):
                 source[:, SEEDED_KEYPOINTS], driving[:, SEEDED_KEYPOINTS], batch.optical, batch.optical_sure
             ),
         }
+
+
+def exact(like: Tensor) -> torch.autocast:
+    """The context in which a run of mixed precision calculates in float32, on the device of `like`."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def moved_only(keyframe: Tensor, motion: Motion) -> Picture:

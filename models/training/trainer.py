@@ -1,5 +1,6 @@
 """The training loop: Lightning Fabric, EMA weights, checkpoints that resume, scalars and sample pictures."""
 
+import dataclasses
 import math
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 from avcall.errors import AvcallError, InputError, WeightsError
@@ -19,10 +21,10 @@ from models.network import Network
 from models.training.adversary import Adversary
 from models.training.checkpoint import BEST_NAME, CHECKPOINT_NAME, read_checkpoint, write_checkpoint
 from models.training.data import Batch, Clip, PairSampler, load_clips
-from models.training.feed import Feed
+from models.training.feed import Feed, default_workers
 from models.training.ranks import StopRequest, agree, first_does, gather, rank_seed
 from models.training.settings import ABLATIONS, TrainConfig, ablate
-from models.training.step import TrainingStep
+from models.training.step import TrainingStep, Whole
 from models.training.validate import Validation
 
 GRADIENT_NORM = 5.0
@@ -48,11 +50,11 @@ class Ema:
     def update(self, network: Network, step: int) -> None:
         """Move towards the network's present state; faster in the first steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for key, value in network.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.state[key].lerp_(value, 1 - decay)
-            else:
-                self.state[key].copy_(value)
+        state = network.state_dict()
+        moving = [key for key, value in state.items() if value.dtype.is_floating_point]
+        get_ema_multi_avg_fn(decay)([self.state[key] for key in moving], [state[key] for key in moving], step)
+        for key in state.keys() - set(moving):
+            self.state[key].copy_(state[key])
 
 
 def sample_grid(batch: Batch, picture: Picture, rows: int = 4) -> np.ndarray:
@@ -86,7 +88,12 @@ class Trainer:
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         network = Network(model).to(memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(network.parameters(), config.learning_rate, betas=(0.5, 0.999))
+        self.on_gpu = fabric.device.type == "cuda"
+        if self.on_gpu:
+            torch.backends.cudnn.benchmark = True  # sizes stay for thousands of steps
+        optimizer = torch.optim.Adam(
+            network.parameters(), config.learning_rate, betas=(0.5, 0.999), fused=self.on_gpu or None
+        )
         module = TrainingStep(network, config.losses, rank_seed(config.seed, fabric))
         self.crops = module.generator
         self.step_module, self.optimizer = fabric.setup(module, optimizer)
@@ -99,7 +106,6 @@ class Trainer:
         self.seconds = 0.0
         self.best_psnr = -math.inf
         self.interrupted = False  # whether the last run ended because it was asked to
-        self.sampled = (0, "")  # picture size and sampler state after the last batch
         self.writer = SummaryWriter(str(out / "scalars")) if fabric.is_global_zero else None
 
     @property
@@ -108,7 +114,7 @@ class Trainer:
         return self.out / CHECKPOINT_NAME
 
     def _random(self) -> dict[str, Any]:
-        return {"torch": torch.get_rng_state(), "crops": self.crops.get_state(), "sampler": self.sampled}
+        return {"torch": torch.get_rng_state(), "crops": self.crops.get_state()}
 
     def save(self) -> None:
         """Write the whole state, whole or not at all. Raises InputError when the disk refuses."""
@@ -132,11 +138,12 @@ class Trainer:
         """Begin with trained weights, not random ones. Raises WeightsError for another configuration.
 
         They may be those of the whole model where this one is an ablation of it: it begins without that part.
+        And they may lack what is nothing at first: the generator's polish and enlarger.
         """
         without = ablate(
             network.config, [name for name, key in ABLATIONS.items() if not getattr(self.model, key)]
         )
-        if without != self.model:
+        if grown(without, self.model) != self.model:
             raise WeightsError(f"the weights are of another configuration than preset {self.model.name}")
         state = parts_of(network.state_dict(), self.network.state_dict())
         self.network.load_state_dict(state)
@@ -167,17 +174,15 @@ class Trainer:
         if self.fabric.global_rank < len(known) and (random := known[self.fabric.global_rank]):
             torch.set_rng_state(random["torch"])
             self.crops.set_state(random["crops"])
-            self.sampled = random["sampler"]
         if self.adversary is not None and "adversary" in state:
             self.adversary.load_state_dict(state["adversary"])
 
     def _feed(self) -> Feed:
-        """Batches of the size due now: from the sampler's saved state if it has that size."""
-        size = self.config.size_at(self.step)
-        seed = rank_seed(self.config.seed + self.step, self.fabric)
-        sampler = PairSampler(self.clips, self.config.data, size, seed)
-        saved_size, state = self.sampled
-        return Feed(sampler, self.config.batch, state if saved_size == size else None)
+        """Batches of the size due now. Each has the number of its step: a run resumes with the next one."""
+        config, seed = self.config, rank_seed(self.config.seed, self.fabric)
+        sampler = PairSampler(self.clips, config.data, config.size_at(self.step), seed)
+        workers = default_workers(self.fabric.world_size) if config.workers is None else config.workers
+        return Feed(sampler, config.batch, self.step, workers=workers, pinned=self.on_gpu)
 
     def _adversary_now(self) -> Adversary | None:
         start = self.config.adversarial_from
@@ -187,7 +192,7 @@ class Trainer:
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(self.step)
-        total, parts, picture = self.step_module(batch, self.step)
+        total, parts, picture = self.step_module(Whole(batch), self.step)
         adversary, real = self._adversary_now(), batch.pictures[:, 1]
         if adversary is not None:
             extra, named = adversary.judge(picture.image, real, config.losses)
@@ -230,10 +235,8 @@ class Trainer:
 
     def _timed_step(self, feed: Feed) -> None:
         began = time.monotonic()
-        fed = feed.next()
-        batch = move_batch(fed.batch, self.fabric)
+        batch = move_batch(feed.next(), self.fabric)
         parts, picture = self._one_step(batch)
-        self.sampled = (feed.size_px, fed.state_after)
         took = time.monotonic() - began
         self.seconds += took
         if self.step % LOG_EVERY == 0 and self.writer is not None:
@@ -292,22 +295,33 @@ class Trainer:
             self.writer.flush()
 
 
-def parts_of(whole: dict[str, Tensor], part: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What of a whole network's state an ablated one has; `part` says what that is, and how large.
+def grown(known: ModelConfig, wanted: ModelConfig) -> ModelConfig:
+    """A known configuration with what it lacks of the wanted one, where that is nothing at first."""
+    new, old = wanted.generator, known.generator
+    polish, enlarger_width = old.polish or new.polish, old.enlarger_width or new.enlarger_width
+    generator = dataclasses.replace(old, polish=polish, enlarger_width=enlarger_width)
+    return dataclasses.replace(known, generator=generator)
 
-    What is left out comes last among a layer's inputs. Scales and shifts of a norm are two halves.
+
+def parts_of(whole: dict[str, Tensor], part: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What of a whole network's state another has; `part` is that other's own: it says what, and how large.
+
+    What an ablated one leaves out comes last among a layer's inputs. Scales and shifts of a norm are two
+    halves. What a grown one adds stays as it is in `part`.
     """
     found = {}
     for key, like in part.items():
-        if like.shape == whole[key].shape:
+        if key not in whole:
+            found[key] = like
+        elif like.shape == whole[key].shape:
             found[key] = whole[key]
-            continue
-        halves = 2 if ".scale_shift." in key else 1
-        sizes = (len(like) // halves, *like.shape[1:])
-        found[key] = torch.cat([half[tuple(map(slice, sizes))] for half in whole[key].chunk(halves)])
+        else:
+            halves = 2 if ".scale_shift." in key else 1
+            sizes = (len(like) // halves, *like.shape[1:])
+            found[key] = torch.cat([half[tuple(map(slice, sizes))] for half in whole[key].chunk(halves)])
     return found
 
 
 def move_batch(batch: Batch, fabric: Fabric) -> Batch:
-    """The batch on the training device; pictures in channels-last order."""
-    return Batch(*map(fabric.to_device, batch))
+    """The batch as a step takes it, on the training device; if pinned, it goes there while that computes."""
+    return Batch(*map(fabric.to_device, batch)).floats()

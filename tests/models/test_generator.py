@@ -1,13 +1,16 @@
 """How the picture is put together."""
 
+import dataclasses
+
 import torch
 
 from models.dense_motion import Motion
-from models.generator import Generator, IdentityEncoder, ModulatedNorm, Picture
+from models.generator import ENLARGED, Enlarger, Generator, IdentityEncoder, ModulatedNorm, Picture
 from models.layers import pixel_grid, warp
 from tests.models.tiny import TINY_LIVE, pictures
 
 KEYFRAME = pictures(1, 256)
+SHARP = pictures(1, 256 * ENLARGED)
 
 
 def make_motion(shift: float = 0.1) -> Motion:
@@ -27,7 +30,7 @@ def make_identity(seed: int) -> list[torch.Tensor]:
 def draw(generator: Generator, motion: Motion, identity_seed: int = 1) -> Picture:
     channels = TINY_LIVE.generator.condition_channels
     condition = torch.rand(1, channels, 64, 64, generator=torch.Generator().manual_seed(2))
-    picture: Picture = generator(make_identity(identity_seed), KEYFRAME, motion, condition)
+    picture: Picture = generator(make_identity(identity_seed), SHARP, motion, condition)
     return picture
 
 
@@ -39,7 +42,7 @@ def make_generator() -> Generator:
 @torch.no_grad()
 def test_the_picture_blends_the_warped_keyframe_and_the_generated_one() -> None:
     picture = draw(make_generator(), make_motion())
-    assert torch.equal(picture.warped, warp(KEYFRAME, make_motion().flow))
+    assert torch.equal(picture.warped, warp(SHARP, make_motion().flow, ENLARGED))
     blend = picture.mask * picture.warped + (1 - picture.mask) * picture.generated
     torch.testing.assert_close(picture.image, blend)
     assert picture.image.shape == KEYFRAME.shape
@@ -74,3 +77,26 @@ def test_the_condition_scales_and_shifts_the_norm() -> None:
     plain = x / (1 + norm.norm.eps) ** 0.5
     torch.testing.assert_close(out[:, 0], plain[:, 0] * (1 + 0.5 * 2))
     torch.testing.assert_close(out[:, 1], plain[:, 1] + 3.0 * 2)
+
+
+@torch.no_grad()
+def test_what_is_warped_from_an_enlarged_keyframe_stays_sharp() -> None:
+    stripes = torch.linspace(0, 80 * torch.pi, 256).sin().expand(1, 3, 256, 256) / 2 + 0.5  # 6.4 pixels each
+    half_a_pixel = make_motion(1 / 256).flow
+    contrast = [
+        float(warp(picture, half_a_pixel, times).std() / stripes.std())
+        for picture, times in ((stripes, 1), (Enlarger(4)(stripes), ENLARGED))
+    ]
+    assert contrast[0] < 0.95
+    assert 0.98 < contrast[1] < 1.02
+
+
+@torch.no_grad()
+def test_polish_is_nothing_at_first() -> None:
+    polished = make_generator()
+    plain = Generator(
+        dataclasses.replace(TINY_LIVE, generator=dataclasses.replace(TINY_LIVE.generator, polish=()))
+    ).eval()
+    known = polished.state_dict()
+    plain.load_state_dict({key: known[key] for key in plain.state_dict()})
+    assert torch.equal(draw(polished, make_motion()).image, draw(plain, make_motion()).image)

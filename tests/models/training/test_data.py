@@ -64,6 +64,28 @@ def test_the_same_seed_draws_the_same_pairs(tmp_path: Path) -> None:
     assert a.pictures.shape == (2, 2, 3, 64, 64)
 
 
+def test_a_batch_depends_on_its_number_and_size_alone(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "a.npz")
+    clips = load_clips(tmp_path)
+    sampler = PairSampler(clips, DataConfig(), 64, 1)
+    first, second = sampler.batch(2, 0), sampler.batch(2, 1)
+    again = PairSampler(clips, DataConfig(), 64, 1).batch(2, 1)
+    assert all(torch.equal(x, y) for x, y in zip(second, again, strict=True))
+    assert not torch.equal(first.landmarks, second.landmarks)
+    assert not torch.equal(second.landmarks, PairSampler(clips, DataConfig(), 128, 1).batch(2, 1).landmarks)
+
+
+def test_pictures_and_priors_are_bytes_until_a_step_takes_them(tmp_path: Path) -> None:
+    write_prepared(tmp_path / "a.npz")
+    batch = PairSampler(load_clips(tmp_path), STILL, 64, 0).batch(2)
+    floats = batch.floats()
+    for name in ("pictures", "priors"):
+        small, large = getattr(batch, name), getattr(floats, name)
+        assert small.dtype == torch.uint8 and large.dtype == torch.float32
+        torch.testing.assert_close(large * 255, small.float())
+    assert all(torch.equal(x, y) for x, y in zip(batch[2:], floats[2:], strict=True))
+
+
 def marked_clip(folder: Path, points: np.ndarray) -> None:
     """A black clip with a bright dot at landmark 0."""
     canvas = np.zeros((256, 256), np.float32)
@@ -89,7 +111,7 @@ def test_augmentation_moves_landmarks_and_picture_alike(tmp_path: Path, size: in
     batch = PairSampler(
         load_clips(tmp_path), dataclasses.replace(DataConfig(), max_brightness=0), size, 3
     ).batch(6)
-    light = batch.pictures.mean(2)  # (6, 2, size, size)
+    light = batch.floats().pictures.mean(2)  # (6, 2, size, size)
     light = torch.where(light > 0.1, light, torch.zeros(()))
     centres = (torch.arange(size) * 2 + 1) / size - 1
     total = light.sum((2, 3))

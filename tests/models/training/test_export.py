@@ -265,7 +265,7 @@ def test_int8_draws_nearly_what_float_draws_and_is_smaller(
     graph = onnx.load(tmp_path / "int8" / "synthesize.onnx").graph
     restored = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
     plain = [n.name for n in graph.node if n.op_type == "Conv" and n.input[1] not in restored]
-    assert len(plain) == 4 and all(any(part in name for part in EXACT) for name in plain)
+    assert len(plain) == 5 and all(any(part in name for part in EXACT) for name in plain)
 
 
 def test_a_clip_of_a_few_frames_calibrates_nothing(tmp_path: Path) -> None:

@@ -75,6 +75,19 @@ def test_a_device_that_is_not_there_is_one_line(accelerator: str, precision: str
     assert "\n" not in str(caught.value)
 
 
+def test_mixed_precision_needs_a_gpu() -> None:
+    with pytest.raises(InputError, match=r"bf16-mixed needs a GPU.*use --precision 32-true"):
+        launch("cpu", 1, "bf16-mixed")
+
+
+@pytest.mark.parametrize("workers", ["-1", "257", "many"])
+def test_workers_are_a_number_in_their_range(tmp_path: Path, workers: str) -> None:
+    command = ["train", "--data", "x", "--out", str(tmp_path / "run"), "--workers", workers]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2 and "--workers" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -10,7 +10,7 @@ from models.generator import Picture
 from models.network import Network
 from models.training.data import DataConfig, PairSampler, load_clips
 from models.training.losses import LossConfig
-from models.training.step import TrainingStep
+from models.training.step import TrainingStep, Whole
 from tests.models.tiny import TINY_LIVE, TINY_PAPER, write_prepared
 
 
@@ -18,15 +18,17 @@ from tests.models.tiny import TINY_LIVE, TINY_PAPER, write_prepared
 def test_a_step_reaches_every_parameter(config: ModelConfig, tmp_path: Path) -> None:
     write_prepared(tmp_path / "a.npz")
     everything = DataConfig(no_audio=0, no_mesh=0, no_mask=0)
-    batch = PairSampler(load_clips(tmp_path), everything, 128, seed=0).batch(2)
+    batch = PairSampler(load_clips(tmp_path), everything, 128, seed=0).batch(2).floats()
     torch.manual_seed(0)
     network = Network(config)
     module = TrainingStep(network, LossConfig(), seed=0).train()
     optimizer = torch.optim.Adam(network.parameters(), 5e-4, betas=(0.5, 0.999))
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    total, parts, picture = module(batch, 0)
-    total.backward()
-    optimizer.step()
+    for step in range(2):  # in the first, nothing reaches what is behind layers that are nothing yet
+        total, parts, picture = module(Whole(batch), step)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
     assert total.isfinite()
     assert all(part.isfinite() for part in parts.values())
     assert picture.image.shape == (2, 3, 128, 128)
@@ -37,12 +39,12 @@ def test_a_step_reaches_every_parameter(config: ModelConfig, tmp_path: Path) -> 
 
 def test_free_keypoints_are_held_at_first_and_then_let_go(tmp_path: Path) -> None:
     write_prepared(tmp_path / "a.npz")
-    batch = PairSampler(load_clips(tmp_path), DataConfig(), 64, seed=0).batch(2)
+    batch = PairSampler(load_clips(tmp_path), DataConfig(), 64, seed=0).batch(2).floats()
     config = LossConfig(seeded_until=5)
     far = batch._replace(seeds=batch.seeds + 10)
     torch.manual_seed(0)
     network = Network(TINY_LIVE)
-    held, free = (TrainingStep(network, config, seed=0)(far, step)[1]["anchor"] for step in (4, 5))
+    held, free = (TrainingStep(network, config, seed=0)(Whole(far), step)[1]["anchor"] for step in (4, 5))
     assert held > 4
     assert free < 1
 
@@ -60,15 +62,15 @@ def test_a_hidden_mouth_changes_what_the_detector_sees_of_the_driving_frame(tmp_
 
 def test_the_weighted_parts_add_up_to_the_total(tmp_path: Path) -> None:
     write_prepared(tmp_path / "a.npz")
-    batch = PairSampler(load_clips(tmp_path), DataConfig(), 64, seed=0).batch(2)
+    batch = PairSampler(load_clips(tmp_path), DataConfig(), 64, seed=0).batch(2).floats()
     torch.manual_seed(0)
     config = LossConfig()
     module = TrainingStep(Network(TINY_LIVE), config, seed=0)
-    total, parts, _ = module(batch, 1)
+    total, parts, _ = module(Whole(batch), 1)
     assert "perceptual" not in parts
     expected = sum(getattr(config, name) * part for name, part in parts.items())
     torch.testing.assert_close(total, expected)
-    total, parts, _ = module(batch, 2)
+    total, parts, _ = module(Whole(batch), 2)
     expected = sum(getattr(config, name) * part for name, part in parts.items())
     torch.testing.assert_close(total, expected + config.perceptual * parts["perceptual"])
 
@@ -78,13 +80,13 @@ def parts_that_move(
 ) -> tuple[set[str], torch.Tensor, dict[str, torch.Tensor], Picture]:
     """The parts of a network that one step changes, and what the step returned."""
     write_prepared(folder / "a.npz")
-    batch = PairSampler(load_clips(folder), DataConfig(), 64, seed=0).batch(2)
+    batch = PairSampler(load_clips(folder), DataConfig(), 64, seed=0).batch(2).floats()
     torch.manual_seed(0)
     network = Network(TINY_LIVE)
     module = TrainingStep(network, config, seed=0).train()
     optimizer = torch.optim.Adam(network.parameters(), 5e-4)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    total, parts, picture = module(batch, 0)
+    total, parts, picture = module(Whole(batch), 0)
     total.backward()
     optimizer.step()
     moved = {
@@ -113,7 +115,7 @@ def test_picture_only_moves_everything_but_detector_and_dense_motion(tmp_path: P
 
 def test_most_pairs_are_deformed_as_a_sender_tells_it(tmp_path: Path) -> None:
     write_prepared(tmp_path / "a.npz")
-    batch = PairSampler(load_clips(tmp_path), DataConfig(), 64, seed=0).batch(2)
+    batch = PairSampler(load_clips(tmp_path), DataConfig(), 64, seed=0).batch(2).floats()
     module = TrainingStep(Network(TINY_LIVE), LossConfig(), seed=0)
     motion = module.network.dense_motion(
         batch.pictures[:, 0],

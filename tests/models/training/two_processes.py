@@ -50,6 +50,14 @@ def failure(fabric: Fabric) -> str:
     return ""
 
 
+def known_of(trainer: Trainer) -> dict[str, Any]:
+    """Weights, random states, and where the landmarks of the next pairs lie."""
+    with trainer._feed() as feed:
+        pairs = feed.next().landmarks
+    network = dict(trainer.network.named_parameters())
+    return {"network": network, "random": trainer._random(), "pairs": pairs}
+
+
 def main(data: Path, out: Path) -> None:
     torch.set_num_threads(1)
     fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
@@ -60,8 +68,8 @@ def main(data: Path, out: Path) -> None:
     parts = train(data, out / "parts", fabric, 3)
     own = fabric.global_rank == 1
     known: dict[str, Any] = {
-        "whole": {"network": dict(whole.network.named_parameters()), "random": whole._random()},
-        "parts": {"network": dict(parts.network.named_parameters()), "random": parts._random()},
+        "whole": known_of(whole),
+        "parts": known_of(parts),
         "agreed": agree(fabric, own, False, True),
         "failure": failure(fabric),
     }
