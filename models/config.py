@@ -41,9 +41,8 @@ class GeneratorConfig:
     `identity_widths[i]` are the features of the keyframe at 1/2**i (0: the warped picture itself stands in),
     `widths[i]` those of the decoder, `blocks` the residual blocks at the lowest scale, `condition_channels`
     the projection of the condition that modulates them. `modulated_scales` are the scales whose blocks are
-    SPADE-inspired; the others are plain. `polish[i]` residual blocks more stand at the end of scale i, where
-    they cost many operations and few weights; `enlarger_width` is that of the network that enlarges the
-    keyframe twice before it is warped, 0 for none.
+    SPADE-inspired; the others are plain. `enlarger_width` is that of the network that enlarges the keyframe
+    twice before it is warped, 0 for none.
     """
 
     identity_widths: tuple[int, ...]
@@ -51,7 +50,6 @@ class GeneratorConfig:
     blocks: int
     condition_channels: int
     modulated_scales: tuple[int, ...]
-    polish: tuple[int, ...] = ()
     enlarger_width: int = 0
 
 
@@ -139,7 +137,6 @@ LIVE = ModelConfig(
         blocks=2,
         condition_channels=32,
         modulated_scales=(2, 3),
-        polish=(2, 3),
         enlarger_width=16,
     ),
     second_look=True,

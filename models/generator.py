@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.config import GeneratorConfig, ModelConfig
 from models.dense_motion import Motion
-from models.layers import ConvBlock, ResidualBlock, conv, resize, warp
+from models.layers import ConvBlock, conv, resize, warp
 
 ENLARGED = 2  # times, where the keyframe is enlarged before it is warped
 
@@ -148,10 +148,6 @@ class Generator(nn.Module):
             ups.append(ConvBlock(g.widths[scale + 1], g.widths[scale]))
             merges.append(self._block(scale, g.widths[scale] + skip, g.widths[scale]))
         self.ups, self.merges = nn.ModuleList(ups), nn.ModuleList(merges)
-        self.polish = nn.ModuleList(
-            nn.Sequential(*(ResidualBlock(width, width) for _ in range(count)))
-            for width, count in zip(g.widths, g.polish, strict=False)
-        )
         self.expand = nn.Sequential(conv(g.widths[1], g.widths[0] * 4), nn.PixelShuffle(2), nn.ReLU())
         full_skip = 3 + g.identity_widths[0] if self.identity_aware else 3
         self.refine = nn.Sequential(conv(g.widths[0] + full_skip, g.widths[0]), nn.ReLU())
@@ -161,9 +157,6 @@ class Generator(nn.Module):
         if scale in self.config.modulated_scales:
             return ModulatedBlock(inputs, outputs, self.config.condition_channels)
         return PlainBlock(inputs, outputs)
-
-    def _polished(self, scale: int, x: Tensor) -> Tensor:
-        return self.polish[scale](x) if scale < len(self.polish) else x
 
     def forward(self, identity: list[Tensor], sharp: Tensor, motion: Motion, condition: Tensor) -> Picture:
         """`identity` and the `sharp` keyframe are from IdentityEncoder, `condition` is (N, C, 64, 64)."""
@@ -181,11 +174,11 @@ class Generator(nn.Module):
             x = up(F.interpolate(x, scale_factor=2.0, mode="nearest"))
             if self.identity_aware:
                 x = torch.cat([x, skip(scale)], 1)
-            x = self._polished(scale, merge(x, condition))
+            x = merge(x, condition)
         x = self.expand(x)
         parts = [x, warped]
         if self.identity_aware and self.config.identity_widths[0]:
             parts.append(skip(0))
-        out = self.head(self._polished(0, self.refine(torch.cat(parts, 1))))
+        out = self.head(self.refine(torch.cat(parts, 1)))
         generated, mask = torch.sigmoid(out[:, :3]), torch.sigmoid(out[:, 3:])
         return Picture(mask * warped + (1 - mask) * generated, warped, generated, mask)

@@ -83,7 +83,9 @@ class Trainer:
     ) -> None:
         self.model, self.config, self.out, self.fabric = model, config, out, fabric
         self.clips: list[Clip] = load_clips(data)
-        self.validation = Validation(validate) if validate is not None and fabric.is_global_zero else None
+        self.validation = None
+        if validate is not None and fabric.is_global_zero:
+            self.validation = Validation(validate, warped=config.losses.motion_only)
         self.validates = validate is not None
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
@@ -138,7 +140,7 @@ class Trainer:
         """Begin with trained weights, not random ones. Raises WeightsError for another configuration.
 
         They may be those of the whole model where this one is an ablation of it: it begins without that part.
-        And they may lack what is nothing at first: the generator's polish and enlarger.
+        And they may lack the enlarger, which is nothing at first.
         """
         without = ablate(
             network.config, [name for name, key in ABLATIONS.items() if not getattr(self.model, key)]
@@ -296,11 +298,9 @@ class Trainer:
 
 
 def grown(known: ModelConfig, wanted: ModelConfig) -> ModelConfig:
-    """A known configuration with what it lacks of the wanted one, where that is nothing at first."""
-    new, old = wanted.generator, known.generator
-    polish, enlarger_width = old.polish or new.polish, old.enlarger_width or new.enlarger_width
-    generator = dataclasses.replace(old, polish=polish, enlarger_width=enlarger_width)
-    return dataclasses.replace(known, generator=generator)
+    """A known configuration, with the wanted one's enlarger if it has none."""
+    width = known.generator.enlarger_width or wanted.generator.enlarger_width
+    return dataclasses.replace(known, generator=dataclasses.replace(known.generator, enlarger_width=width))
 
 
 def parts_of(whole: dict[str, Tensor], part: dict[str, Tensor]) -> dict[str, Tensor]:

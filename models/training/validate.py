@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from avcall.errors import InputError
+from models.generator import Picture
 from models.layers import resize
 from models.network import Network
 from models.priors import PRIOR_SIZE_PX
@@ -56,9 +57,13 @@ def examples_of(clip: Clip) -> list[Example]:
 
 
 class Validation:
-    """The pictures to draw, from a folder of prepared clips. Raises InputError when it holds none."""
+    """The pictures to draw, from a folder of prepared clips. Raises InputError when it holds none.
 
-    def __init__(self, folder: Path) -> None:
+    With `warped`, for a run that draws nothing, it is the moved keyframe that is measured.
+    """
+
+    def __init__(self, folder: Path, *, warped: bool = False) -> None:
+        self.warped = warped
         clips = load_clips(folder, at_most=MAX_CLIPS)
         self.examples = [example for clip in clips for example in examples_of(clip)]
         if not self.examples:
@@ -73,10 +78,16 @@ class Validation:
         judged = copy.deepcopy(network).eval()
         judged.load_state_dict(weights)
         device = next(judged.parameters()).device
-        return float(np.mean([_psnr(judged, example, device) for example in self.examples]))
+        return float(np.mean([self._psnr(judged, example, device) for example in self.examples]))
+
+    def _psnr(self, network: Network, example: Example, device: torch.device) -> float:
+        drawn = _drawn(network, example, device)
+        shown = drawn.warped if self.warped else drawn.image
+        error = float((shown.clamp(0, 1) - example.pictures[1:].to(device).float() / 255).square().mean())
+        return min(-10 * float(np.log10(max(error, 1e-12))), MAX_PSNR_DB)
 
 
-def _psnr(network: Network, example: Example, device: torch.device) -> float:
+def _drawn(network: Network, example: Example, device: torch.device) -> Picture:
     pictures = example.pictures.to(device).float() / 255
     priors = example.priors.to(device).float() / 255
     small = resize(pictures, PRIOR_SIZE_PX)
@@ -84,6 +95,6 @@ def _psnr(network: Network, example: Example, device: torch.device) -> float:
     keyframe = network.encode_keyframe(pictures[:1], source)
     sight = Sight(*(part.to(device) for part in example.sight))
     driving = network.look_again(keyframe.small, source, driving, sight, small[1:], keyframe.parts)
-    drawn = network(keyframe, source, driving, example.mel[None].to(device), example.gate[None].to(device))
-    error = float((drawn.image.clamp(0, 1) - pictures[1:]).square().mean())
-    return min(-10 * float(np.log10(max(error, 1e-12))), MAX_PSNR_DB)
+    speech = example.mel[None].to(device), example.gate[None].to(device)
+    drawn: Picture = network(keyframe, source, driving, *speech)
+    return drawn

@@ -1,7 +1,5 @@
 """How the picture is put together."""
 
-import dataclasses
-
 import torch
 
 from models.dense_motion import Motion
@@ -89,14 +87,3 @@ def test_what_is_warped_from_an_enlarged_keyframe_stays_sharp() -> None:
     ]
     assert contrast[0] < 0.95
     assert 0.98 < contrast[1] < 1.02
-
-
-@torch.no_grad()
-def test_polish_is_nothing_at_first() -> None:
-    polished = make_generator()
-    plain = Generator(
-        dataclasses.replace(TINY_LIVE, generator=dataclasses.replace(TINY_LIVE.generator, polish=()))
-    ).eval()
-    known = polished.state_dict()
-    plain.load_state_dict({key: known[key] for key in plain.state_dict()})
-    assert torch.equal(draw(polished, make_motion()).image, draw(plain, make_motion()).image)

@@ -39,7 +39,6 @@ TINY_LIVE = dataclasses.replace(
         blocks=1,
         condition_channels=4,
         modulated_scales=(2, 3),
-        polish=(1, 1),
         enlarger_width=4,
     ),
     part_maps=HourglassConfig(width=4, levels=2, max_width=8, head_kernel=3),

@@ -312,8 +312,8 @@ def test_a_run_may_begin_with_trained_weights(data: Path, tmp_path: Path) -> Non
         trainer.start_from(random_network(dataclasses.replace(TINY_LIVE, audio_prior=False)))
 
 
-def test_a_run_may_begin_with_weights_that_lack_what_is_nothing_at_first(data: Path, tmp_path: Path) -> None:
-    generator = dataclasses.replace(TINY_LIVE.generator, polish=(), enlarger_width=0)
+def test_a_run_may_begin_with_weights_without_the_enlarger(data: Path, tmp_path: Path) -> None:
+    generator = dataclasses.replace(TINY_LIVE.generator, enlarger_width=0)
     smaller = random_network(dataclasses.replace(TINY_LIVE, generator=generator), seed=5)
     trainer = make(data, tmp_path / "run")
     fresh = {key: value.clone() for key, value in trainer.network.state_dict().items()}

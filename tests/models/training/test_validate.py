@@ -38,9 +38,10 @@ def test_of_many_clips_some_are_taken_from_all_over(tmp_path: Path) -> None:
     assert len(Validation(tmp_path).examples) == MAX_CLIPS
 
 
-def test_it_is_the_psnr_of_these_weights_and_disturbs_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("warped", [False, True])
+def test_it_is_the_psnr_of_these_weights_and_disturbs_nothing(tmp_path: Path, warped: bool) -> None:
     write_prepared(tmp_path / "a.npz", seed=1)
-    validation = Validation(tmp_path)
+    validation = Validation(tmp_path, warped=warped)
     judged, other = random_network(TINY_LIVE, seed=1), random_network(TINY_LIVE, seed=2).train()
     before, random = copy.deepcopy(other.state_dict()), torch.get_rng_state()
     psnr = validation.psnr(other, judged.state_dict())
@@ -57,6 +58,6 @@ def test_it_is_the_psnr_of_these_weights_and_disturbs_nothing(tmp_path: Path) ->
             second = judged.look_again(small[:1], first, second, example.sight, small[1:])
             encoded = judged.encode_keyframe(source[None], first)
             drawn = judged(encoded, first, second, example.mel[None], example.gate[None])
-        image = drawn.image.clamp(0, 1)
+        image = (drawn.warped if warped else drawn.image).clamp(0, 1)
         expected.append(-10 * np.log10(((image[0] - driving) ** 2).mean().item()))
     assert psnr == pytest.approx(np.mean(expected), abs=1e-3)
