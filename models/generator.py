@@ -93,12 +93,12 @@ def bicubic_kernels() -> Tensor:
     points = torch.eye((2 * reach + 1) ** 2).view(-1, 1, 2 * reach + 1, 2 * reach + 1)
     padded = F.pad(points, (reach,) * 4)
     enlarged = F.interpolate(padded, scale_factor=ENLARGED, mode="bicubic", align_corners=False)
-    middle = 2 * reach * ENLARGED  # where the pixel in the middle begins in the enlarged picture
+    middle = (
+        2 * reach * ENLARGED
+    )  # in the padded points: where the pixel in the middle begins in the enlarged picture
     phases = enlarged[:, 0, middle : middle + ENLARGED, middle : middle + ENLARGED].flatten(1).T
-    kernels = torch.zeros(3, ENLARGED**2, 3, 2 * reach + 1, 2 * reach + 1)
-    for channel in range(3):
-        kernels[channel, :, channel] = phases.view(-1, 2 * reach + 1, 2 * reach + 1)
-    return kernels.flatten(0, 1)
+    kernels = phases.view(-1, 2 * reach + 1, 2 * reach + 1)
+    return torch.einsum("cd,pyx->cpdyx", torch.eye(3), kernels).flatten(0, 1)  # each colour by itself
 
 
 class IdentityEncoder(nn.Module):

@@ -51,7 +51,7 @@ EXACT = (
 # Of a range that a drawn picture's features have, so much is kept in percent: a few values are ten times as
 # large as the rest. The picture is then 46.9 dB from the float one, not 39.9 (99.9: 46.7; 99.99: 45.6).
 KEPT_RANGE = 99.97
-HISTOGRAM_FRAMES = 32  # all that they pass through the network is in memory at once, 100 MB a frame
+HISTOGRAM_FRAMES = 32  # all that convolutions get and give in them is in memory at once
 FRAMES_PER_CLIP = 2
 SHORTEST_FRAMES = 10
 

@@ -175,7 +175,7 @@ class TrainingStep(nn.Module):
         face = batch.has_face.view(-1, 1, 1, 1)
         return ((keypoints[:, :, which] - torch.cat(wanted, 2)).abs() * face).mean()
 
-    def forward(self, whole: "Whole", step: int) -> tuple[Tensor, dict[str, Tensor], Picture]:
+    def forward(self, whole: Whole, step: int) -> tuple[Tensor, dict[str, Tensor], Picture]:
         """Total loss, its named parts, and the picture."""
         c, batch = self.config, whole.batch
         source, driving = batch.pictures[:, 0], batch.pictures[:, 1]

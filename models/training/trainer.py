@@ -91,8 +91,6 @@ class Trainer:
         torch.manual_seed(config.seed)
         network = Network(model).to(memory_format=torch.channels_last)
         self.on_gpu = fabric.device.type == "cuda"
-        if self.on_gpu:
-            torch.backends.cudnn.benchmark = True  # sizes stay for thousands of steps
         optimizer = torch.optim.Adam(
             network.parameters(), config.learning_rate, betas=(0.5, 0.999), fused=self.on_gpu or None
         )

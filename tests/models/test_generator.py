@@ -78,6 +78,12 @@ def test_the_condition_scales_and_shifts_the_norm() -> None:
 
 
 @torch.no_grad()
+def test_an_enlarged_keyframe_is_bicubic_at_first() -> None:
+    plain = torch.nn.functional.interpolate(KEYFRAME, scale_factor=2, mode="bicubic", align_corners=False)
+    torch.testing.assert_close(Enlarger(4)(KEYFRAME), plain, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
 def test_what_is_warped_from_an_enlarged_keyframe_stays_sharp() -> None:
     stripes = torch.linspace(0, 80 * torch.pi, 256).sin().expand(1, 3, 256, 256) / 2 + 0.5  # 6.4 pixels each
     half_a_pixel = make_motion(1 / 256).flow
