@@ -28,15 +28,19 @@ from models.metrics.tables import Table, print_table
 from models.network import Network
 from models.priors import PriorExtractor
 from models.runtime import Device, ModelRuntime, load_manifest, weights_folder
-from models.training.data import Clip
+from models.training.data import EYE_CENTRES, Clip
 from models.training.drawing import Puppet, Still, first_face, priors_of, still_of
 from models.training.export import load_network
 from models.training.strips import LOWER_LID, LOWER_LIP, UPPER_LID, UPPER_LIP, openness
 
 NOSE = 1
 CHEEKS = (50, 280)  # landmarks whose surroundings have the colour of a hand
-HAND_FROM = 12  # the frame of the clip from which on the hand is there
+COVERED_FROM = 12  # the frame of the clip from which on the hand, or the glasses, are there
 HAND_AXES = (0.42, 0.26)  # half axes, in widths of the face
+LENS_AXES = (0.19, 0.15)
+RIM = 0.025  # widths of the face
+RIM_COLOUR = (30, 25, 25)
+COVERS = ("hand", "glasses")  # conditions in which the camera sees something else
 TILE_PX = 128
 CAPTION_PX = 20
 
@@ -106,17 +110,18 @@ class HeldMesh:
         return dataclasses.replace(given, priors=dataclasses.replace(given.priors, mesh=self._mesh))
 
 
-class Hand:
-    """An ellipse of the skin's colour before the mouth; the priors are found again, as a sender would."""
+class Covered:
+    """Something before the face; the priors are found again, as a sender would."""
 
-    def __init__(self, extractor: PriorExtractor) -> None:
-        """`extractor` follows the face from frame to frame."""
+    def __init__(self, extractor: PriorExtractor, cover: Callable[[U8Image, F32Array], U8Image]) -> None:
+        """`extractor` follows the face from frame to frame; `cover` draws on a picture with landmarks."""
         self._extractor = extractor
+        self._cover = cover
 
     def __call__(self, given: Input, number: int) -> Input:
-        """The hand comes in at `HAND_FROM`."""
+        """It is there from `COVERED_FROM` on."""
         points = given.priors.landmarks
-        rgb = given.rgb if points is None or number < HAND_FROM else with_hand(given.rgb, points)
+        rgb = given.rgb if points is None or number < COVERED_FROM else self._cover(given.rgb, points)
         return dataclasses.replace(given, rgb=rgb, priors=self._extractor.extract(rgb))
 
 
@@ -129,10 +134,30 @@ def with_hand(rgb: U8Image, landmarks: F32Array) -> U8Image:
     ]
     colour = np.median(np.concatenate(patches), 0)
     width = float(np.linalg.norm(landmarks[FACE_SIDES[0]] - landmarks[FACE_SIDES[1]]))
-    middle = landmarks[LIPS].mean(0)
     axes = (round(HAND_AXES[0] * width), round(HAND_AXES[1] * width))
-    place = (round(float(middle[0])), round(float(middle[1])))
+    place = _pixel(landmarks[LIPS].mean(0))
     return cv2.ellipse(rgb.copy(), place, axes, -20, 0, 360, colour.tolist(), -1, cv2.LINE_AA)
+
+
+def with_glasses(rgb: U8Image, landmarks: F32Array) -> U8Image:
+    """A picture (H, W, 3) with dark rims around the eyes, bridge and temples."""
+    shown = rgb.copy()
+    width = float(np.linalg.norm(landmarks[FACE_SIDES[0]] - landmarks[FACE_SIDES[1]]))
+    thick = max(1, round(RIM * width))
+    centres = [landmarks[list(corners)].mean(0) for corners in EYE_CENTRES]
+    across = (centres[1] - centres[0]) / np.linalg.norm(centres[1] - centres[0])
+    slope_deg = float(np.degrees(np.arctan2(across[1], across[0])))
+    for centre, outward, side in zip(centres, (-across, across), FACE_SIDES, strict=True):
+        inner, outer = (_pixel(centre + way * LENS_AXES[0] * width) for way in (-outward, outward))
+        axes = (round(LENS_AXES[0] * width), round(LENS_AXES[1] * width))
+        cv2.ellipse(shown, _pixel(centre), axes, slope_deg, 0, 360, RIM_COLOUR, thick, cv2.LINE_AA)
+        cv2.line(shown, inner, _pixel(np.mean(centres, 0)), RIM_COLOUR, thick, cv2.LINE_AA)
+        cv2.line(shown, outer, _pixel(landmarks[side]), RIM_COLOUR, thick, cv2.LINE_AA)
+    return shown
+
+
+def _pixel(place: F32Array) -> tuple[int, int]:
+    return round(float(place[0])), round(float(place[1]))
 
 
 def conditions(extractor: PriorExtractor) -> dict[str, Spoil]:
@@ -145,7 +170,8 @@ def conditions(extractor: PriorExtractor) -> dict[str, Spoil]:
         "no mask": lambda given, _: _without_mask(given),
         "mesh on and off": lambda given, number: _without_mesh(given) if number % 2 else given,
         "mask on and off": lambda given, number: _without_mask(given) if number % 2 else given,
-        "hand": Hand(extractor),
+        "hand": Covered(extractor, with_hand),
+        "glasses": Covered(extractor, with_glasses),
     }
 
 
@@ -223,7 +249,7 @@ def turned(landmarks: F32Array) -> float:
 
 def moments(clip: Clip, first: int, count: int) -> list[int]:
     """Frame numbers from `first` on: widest mouth, most closed eyes, head turned farthest."""
-    numbers = [i for i in range(min(HAND_FROM, count - 1), count) if clip.landmarks(first + i).any()]
+    numbers = [i for i in range(min(COVERED_FROM, count - 1), count) if clip.landmarks(first + i).any()]
     worth: tuple[Callable[[F32Array], float], ...] = (_mouth, _eyes, turned)
     return [max(numbers, key=_at(clip, first, of)) for of in worth if numbers]
 
@@ -244,8 +270,8 @@ def strip(runs: Sequence[Run], chosen: Sequence[int]) -> U8Image:
     """A column for the camera and for each run, a line for each moment, (H, W, 3), with captions."""
     columns = [("camera", runs[0].camera)]
     for run in runs:
-        if run.name == "hand":
-            columns.append(("camera, hand", run.camera))
+        if run.name in COVERS:
+            columns.append((f"camera, {run.name}", run.camera))
         if "on and off" not in run.name:  # a still picture does not show it
             columns.append((run.name, run.drawn))
     return np.concatenate([_column(title, frames[list(chosen)]) for title, frames in columns], 1)

@@ -13,7 +13,8 @@ from models.dense_motion import MAX_FLOW
 from models.metrics.picture import FACE_SIDES
 from models.training.data import Clip
 from models.training.degrade import (
-    HAND_FROM,
+    COVERED_FROM,
+    COVERS,
     Input,
     Numbers,
     Proving,
@@ -25,6 +26,7 @@ from models.training.degrade import (
     strip,
     table,
     turned,
+    with_glasses,
     with_hand,
 )
 from models.training.drawing import still_of
@@ -48,7 +50,7 @@ def given() -> Input:
 
 def test_each_condition_takes_away_what_its_name_says() -> None:
     spoils = conditions(FakeExtractor())  # type: ignore[arg-type]
-    found = {name: spoil(given(), HAND_FROM + 1) for name, spoil in spoils.items()}
+    found = {name: spoil(given(), COVERED_FROM + 1) for name, spoil in spoils.items()}
     assert next(iter(spoils)) == "as it is"
     assert found["as it is"].priors.mesh.all() and found["as it is"].speech
     assert not found["no speech"].speech
@@ -59,7 +61,11 @@ def test_each_condition_takes_away_what_its_name_says() -> None:
         assert seen == [True, False, True, False]
     hand = found["hand"]
     assert hand.priors.mesh.max() == 3  # looked for again
-    assert np.array_equal(spoils["hand"](given(), HAND_FROM - 1).rgb, given().rgb)
+    for name in COVERS:
+        assert np.array_equal(spoils[name](given(), COVERED_FROM - 1).rgb, given().rgb)
+    assert not np.array_equal(
+        found["glasses"].rgb, given().rgb
+    )  # a hand of the skin's colour would not show here
 
 
 def test_a_held_mesh_is_the_first_one() -> None:
@@ -79,6 +85,17 @@ def test_a_hand_has_the_colour_of_the_cheeks_and_hides_the_mouth() -> None:
     middle = points[[13, 14]].mean(0).astype(int)
     assert shown[middle[1], middle[0]].tolist() == [200, 150, 120]
     assert not np.array_equal(shown, rgb) and not rgb[:140].any()
+
+
+def test_glasses_go_around_the_eyes_and_leave_them_free() -> None:
+    points = landmarks()
+    points[list(FACE_SIDES)] = (60, 110), (190, 110)
+    points[[33, 133, 362, 263]] = (85, 112), (105, 108), (145, 108), (165, 112)
+    rgb = np.full((256, 256, 3), 200, np.uint8)
+    shown = with_glasses(rgb, points)
+    assert (shown[110, [95, 155]] == 200).all()
+    assert (shown[110, [125, 65, 185]] < 100).all()  # bridge and temples
+    assert (shown[110 + 20, [95, 155]] < 100).all() and (shown[160:] == 200).all()
 
 
 def test_numbers_are_in_multiples_of_the_cameras() -> None:
