@@ -1,12 +1,11 @@
 """What speech does for the mouth: clips drawn with their own speech, with another's, and without any.
 
-    python -m models.training.speech_gain DIR [--weights DIR] [--every 5] [--motion-step N] [--hand]
+    python -m models.training.speech_gain DIR [--weights DIR] [--every 5] [--motion-step N]
 
 DIR is what `avcall prepare` filled; clips without sound are left out. Prints means over the clips, the LMD of
 the lips and the PSNR of the mouth's box among them, and how far the own speech's row is from the two others,
 with the standard error over the clips. Another's speech tells whether it is what is said that helps, or
-only that something is. With `--hand` the camera sees a hand before the mouth, and the picture is compared
-with what is behind it.
+only that something is.
 """
 
 import argparse
@@ -19,13 +18,11 @@ from rich.progress import track
 
 from avcall.bitstream.motion_coded import STEPS
 from avcall.errors import InputError
-from avcall.types import Priors, U8Image
+from avcall.types import U8Image
 from models.metrics.judge import FrameJudge, Seen, compare_faces, compare_pixels
 from models.metrics.tables import Table, print_table
-from models.priors import PriorExtractor
 from models.runtime import Device, ModelRuntime, weights_folder
 from models.training.data import Clip, load_clips
-from models.training.degrade import with_hand
 from models.training.drawing import Puppet, first_face, priors_of, still_of
 
 OWN, ANOTHERS, NONE = "own", "another's", "none"
@@ -41,10 +38,10 @@ Rows = dict[str, dict[str, float]]
 class SpeechTest:
     """Draws and judges clips."""
 
-    def __init__(self, weights: Path, every: int, motion_step: int | None, *, hand: bool) -> None:
+    def __init__(self, weights: Path, every: int, motion_step: int | None) -> None:
         self.runtime = ModelRuntime(device=Device.CPU, weights=weights)
         self._judge = FrameJudge(perceptual=False, identity=False)
-        self._every, self._step, self._hand = every, motion_step, hand
+        self._every, self._step = every, motion_step
 
     def clip(self, clip: Clip, other: Clip) -> Rows | None:
         """Each row's mean measures; None for a clip without a face. `other` lends its speech."""
@@ -53,31 +50,23 @@ class SpeechTest:
             return None
         puppet = Puppet(self.runtime, still, other_person=False, motion_step=self._step)
         found: dict[str, list[dict[str, float]]] = {OWN: [], ANOTHERS: [], NONE: []}
-        with PriorExtractor(tracking=False) as extractor:
-            for index in range(first, len(clip))[self._every :: self._every]:
-                pose = puppet.pose(*self._camera(clip, index, extractor))
-                wanted = self._see(clip.picture(index))
-                if wanted.face is None:
-                    continue
-                speeches = (
-                    (OWN, clip.mel(index)),
-                    (ANOTHERS, other.mel(index % len(other))),
-                    (NONE, clip.mel(index)),
-                )
-                for row, mel in speeches:
-                    got = self._see(puppet.draw(pose, mel, speech=row != NONE))
-                    found[row].append(compare_pixels(got, wanted) | compare_faces(got.face, wanted.face))
+        for index in range(first, len(clip))[self._every :: self._every]:
+            pose = puppet.pose(clip.picture(index), priors_of(clip, index))
+            wanted = self._see(clip.picture(index))
+            if wanted.face is None:
+                continue
+            speeches = (
+                (OWN, clip.mel(index)),
+                (ANOTHERS, other.mel(index % len(other))),
+                (NONE, clip.mel(index)),
+            )
+            for row, mel in speeches:
+                got = self._see(puppet.draw(pose, mel, speech=row != NONE))
+                found[row].append(compare_pixels(got, wanted) | compare_faces(got.face, wanted.face))
         return {row: means(values) for row, values in found.items()} if found[OWN] else None
 
     def _see(self, rgb: U8Image) -> Seen:
         return Seen(rgb, self._judge.find_face(rgb), None)
-
-    def _camera(self, clip: Clip, index: int, extractor: PriorExtractor) -> tuple[U8Image, Priors]:
-        rgb, priors = clip.picture(index), priors_of(clip, index)
-        if not self._hand or priors.landmarks is None:
-            return rgb, priors
-        covered = with_hand(rgb, priors.landmarks)
-        return covered, extractor.extract(covered)
 
 
 def means(values: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -115,12 +104,11 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--motion-step", type=int, choices=range(STEPS))
-    parser.add_argument("--hand", action="store_true")
     options = parser.parse_args()
     spoken = [clip for clip in load_clips(options.data) if len(clip.pcm) > 0]
     if len(spoken) < 2:
         raise InputError(f"{options.data} has fewer than two clips with sound; give another folder")
-    test = SpeechTest(weights_folder(options.weights), options.every, options.motion_step, hand=options.hand)
+    test = SpeechTest(weights_folder(options.weights), options.every, options.motion_step)
     pairs = list(zip(spoken, [*spoken[1:], spoken[0]], strict=True))
     clips = [test.clip(clip, other) for clip, other in track(pairs, "clips", console=Console(stderr=True))]
     print_table(Console(), table([clip for clip in clips if clip is not None]))

@@ -29,8 +29,8 @@ def weights(tmp_path: Path) -> Path:
     return tmp_path / "weights"
 
 
-def speech_test(weights: Path, *, hand: bool = False) -> SpeechTest:
-    test = SpeechTest(weights, 2, None, hand=hand)
+def speech_test(weights: Path) -> SpeechTest:
+    test = SpeechTest(weights, 2, None)
     test._judge = FaceEverywhere()  # type: ignore[assignment]
     return test
 
@@ -53,23 +53,6 @@ def test_each_row_hears_what_its_name_says(
     assert np.array_equal(heard[0][0], clip.mel(2)) and np.array_equal(heard[1][0], other.mel(2))
     assert not np.array_equal(heard[0][0], heard[1][0])
     assert rows[OWN]["lmd_lips"] == 0 and rows[OWN]["mouth_psnr"] == rows[NONE]["mouth_psnr"] > 0
-
-
-def test_with_a_hand_the_camera_sees_it_and_the_judge_what_is_behind(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clip = Clip(write_prepared(tmp_path / "a.npz"))
-    seen: list[U8Image] = []
-    pose = Puppet.pose
-
-    def noted(self: Puppet, rgb: U8Image, priors: object) -> object:
-        seen.append(rgb)
-        return pose(self, rgb, priors)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Puppet, "pose", noted)
-    plain, covered = (speech_test(weights, hand=hand).clip(clip, clip) for hand in (False, True))
-    assert plain is not None and covered is not None
-    assert np.array_equal(seen[0], clip.picture(2)) and not np.array_equal(seen[2], clip.picture(2))
 
 
 def test_a_clip_without_a_face_has_no_rows(weights: Path, tmp_path: Path) -> None:
