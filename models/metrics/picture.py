@@ -71,8 +71,12 @@ def ssim_map(a: U8Image, b: U8Image) -> F32Array:
     return np.asarray(full.mean(2), np.float32)
 
 
+def face_width(landmarks: F32Array) -> float:
+    """How far both sides of the face are apart, in the unit of the landmarks (478, 2)."""
+    return float(np.linalg.norm(landmarks[FACE_SIDES[0]] - landmarks[FACE_SIDES[1]]))
+
+
 def landmark_distance(found: F32Array, wanted: F32Array, chosen: list[int] | None = None) -> float:
     """LMD: mean distance of landmarks (478, 2), or of the `chosen` ones, in % of the wanted face's width."""
-    width = float(np.linalg.norm(wanted[FACE_SIDES[0]] - wanted[FACE_SIDES[1]]))
     distance = np.linalg.norm(found - wanted, axis=1)
-    return 100 * float(distance[chosen].mean() if chosen else distance.mean()) / width
+    return 100 * float(distance[chosen].mean() if chosen else distance.mean()) / face_width(wanted)

@@ -11,7 +11,7 @@ import numpy as np
 from avcall.types import F32Array
 from models.metrics.identity import embedding_distance
 from models.metrics.judge import Face
-from models.metrics.picture import FACE_SIDES
+from models.metrics.picture import face_width
 
 
 def compare_driven(
@@ -49,5 +49,4 @@ def motion_distance(found: list[F32Array | None], driving: list[F32Array | None]
 
 
 def _way(now: F32Array, start: F32Array) -> F32Array:
-    width = np.linalg.norm(start[FACE_SIDES[0]] - start[FACE_SIDES[1]])
-    return (now - start) / width
+    return (now - start) / face_width(start)

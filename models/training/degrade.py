@@ -23,7 +23,7 @@ from avcall.errors import InputError
 from avcall.types import FRAME_SIZE_PX, F32Array, Keypoints, Priors, U8Image
 from models.metrics.multiscale import flicker
 from models.metrics.perceptual import one_thread
-from models.metrics.picture import FACE_SIDES, LIPS, psnr
+from models.metrics.picture import FACE_SIDES, LIPS, face_width, psnr
 from models.metrics.tables import Table, print_table
 from models.network import Network
 from models.priors import PriorExtractor
@@ -40,7 +40,6 @@ HAND_AXES = (0.42, 0.26)  # half axes, in widths of the face
 LENS_AXES = (0.19, 0.15)
 RIM = 0.025  # widths of the face
 RIM_COLOUR = (30, 25, 25)
-COVERS = ("hand", "glasses")  # conditions in which the camera sees something else
 TILE_PX = 128
 CAPTION_PX = 20
 
@@ -133,7 +132,7 @@ def with_hand(rgb: U8Image, landmarks: F32Array) -> U8Image:
         for column, row in zip(x, y, strict=True)
     ]
     colour = np.median(np.concatenate(patches), 0)
-    width = float(np.linalg.norm(landmarks[FACE_SIDES[0]] - landmarks[FACE_SIDES[1]]))
+    width = face_width(landmarks)
     axes = (round(HAND_AXES[0] * width), round(HAND_AXES[1] * width))
     place = _pixel(landmarks[LIPS].mean(0))
     return cv2.ellipse(rgb.copy(), place, axes, -20, 0, 360, colour.tolist(), -1, cv2.LINE_AA)
@@ -142,14 +141,14 @@ def with_hand(rgb: U8Image, landmarks: F32Array) -> U8Image:
 def with_glasses(rgb: U8Image, landmarks: F32Array) -> U8Image:
     """A picture (H, W, 3) with dark rims around the eyes, bridge and temples."""
     shown = rgb.copy()
-    width = float(np.linalg.norm(landmarks[FACE_SIDES[0]] - landmarks[FACE_SIDES[1]]))
+    width = face_width(landmarks)
     thick = max(1, round(RIM * width))
     centres = [landmarks[list(corners)].mean(0) for corners in EYE_CENTRES]
     across = (centres[1] - centres[0]) / np.linalg.norm(centres[1] - centres[0])
     slope_deg = float(np.degrees(np.arctan2(across[1], across[0])))
+    axes = (round(LENS_AXES[0] * width), round(LENS_AXES[1] * width))
     for centre, outward, side in zip(centres, (-across, across), FACE_SIDES, strict=True):
         inner, outer = (_pixel(centre + way * LENS_AXES[0] * width) for way in (-outward, outward))
-        axes = (round(LENS_AXES[0] * width), round(LENS_AXES[1] * width))
         cv2.ellipse(shown, _pixel(centre), axes, slope_deg, 0, 360, RIM_COLOUR, thick, cv2.LINE_AA)
         cv2.line(shown, inner, _pixel(np.mean(centres, 0)), RIM_COLOUR, thick, cv2.LINE_AA)
         cv2.line(shown, outer, _pixel(landmarks[side]), RIM_COLOUR, thick, cv2.LINE_AA)
@@ -158,6 +157,9 @@ def with_glasses(rgb: U8Image, landmarks: F32Array) -> U8Image:
 
 def _pixel(place: F32Array) -> tuple[int, int]:
     return round(float(place[0])), round(float(place[1]))
+
+
+COVERS = {"hand": with_hand, "glasses": with_glasses}  # what the camera sees beside the face
 
 
 def conditions(extractor: PriorExtractor) -> dict[str, Spoil]:
@@ -170,8 +172,7 @@ def conditions(extractor: PriorExtractor) -> dict[str, Spoil]:
         "no mask": lambda given, _: _without_mask(given),
         "mesh on and off": lambda given, number: _without_mesh(given) if number % 2 else given,
         "mask on and off": lambda given, number: _without_mask(given) if number % 2 else given,
-        "hand": Covered(extractor, with_hand),
-        "glasses": Covered(extractor, with_glasses),
+        **{name: Covered(extractor, cover) for name, cover in COVERS.items()},
     }
 
 

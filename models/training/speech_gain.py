@@ -51,16 +51,12 @@ class SpeechTest:
         puppet = Puppet(self.runtime, still, other_person=False, motion_step=self._step)
         found: dict[str, list[dict[str, float]]] = {OWN: [], ANOTHERS: [], NONE: []}
         for index in range(first, len(clip))[self._every :: self._every]:
-            pose = puppet.pose(clip.picture(index), priors_of(clip, index))
             wanted = self._see(clip.picture(index))
             if wanted.face is None:
                 continue
-            speeches = (
-                (OWN, clip.mel(index)),
-                (ANOTHERS, other.mel(index % len(other))),
-                (NONE, clip.mel(index)),
-            )
-            for row, mel in speeches:
+            pose = puppet.pose(wanted.rgb, priors_of(clip, index))
+            own, anothers = clip.mel(index), other.mel(index % len(other))
+            for row, mel in ((OWN, own), (ANOTHERS, anothers), (NONE, own)):
                 got = self._see(puppet.draw(pose, mel, speech=row != NONE))
                 found[row].append(compare_pixels(got, wanted) | compare_faces(got.face, wanted.face))
         return {row: means(values) for row, values in found.items()} if found[OWN] else None

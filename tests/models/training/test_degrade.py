@@ -63,9 +63,8 @@ def test_each_condition_takes_away_what_its_name_says() -> None:
     assert hand.priors.mesh.max() == 3  # looked for again
     for name in COVERS:
         assert np.array_equal(spoils[name](given(), COVERED_FROM - 1).rgb, given().rgb)
-    assert not np.array_equal(
-        found["glasses"].rgb, given().rgb
-    )  # a hand of the skin's colour would not show here
+    # A hand of the cheeks' colour would not show on this picture.
+    assert not np.array_equal(found["glasses"].rgb, given().rgb)
 
 
 def test_a_held_mesh_is_the_first_one() -> None:
