@@ -153,12 +153,15 @@ class Sender:
         )
         runtime.warm_up()
         detector = Detector(runtime)
-        keyframes = KeyframeEncoder(detector, config.keyframe_bytes, config.first_keyframe_bytes)
+        sharp_bytes = config.sharp_keyframe_bytes
+        keyframes = KeyframeEncoder(
+            detector, config.keyframe_bytes, config.first_keyframe_bytes, sharp_bytes=sharp_bytes
+        )
         coder = runtime.motion_coder()
         group = MotionGroupEncoder(coder, config.motion_step) if config.motion == "coded" else None
         # A photo is one picture: there is nothing to make a new keyframe of.
         budget = KeyframeBudget(0 if photo else config.keyframe_budget_bits)
-        references = ReferenceSet(budget, config.keyframe_bytes)
+        references = ReferenceSet(budget, config.keyframe_bytes, sharp_bytes)
         core = SenderCore(config.tick_ms, group, coder.digest, references, rate=self._rate())
         previewer = Previewer(runtime) if runtime.has_preview else None
         picture = PicturePath(detector, FaceTracker(), keyframes, photo, previewer=previewer, threaded=True)

@@ -82,6 +82,9 @@ KeyframeBytes = Annotated[int, typer.Option(help="Largest size of a keyframe's p
 FirstKeyframeBytes = Annotated[
     int, typer.Option(help="Largest size of the rough picture that is sent before the first one; 0: none.")
 ]
+SharpKeyframeBytes = Annotated[
+    int, typer.Option(help="Largest size of the first picture sent again, on a link with room; 0: never.")
+]
 KeyframeBudget = Annotated[
     int, typer.Option(help="Bits a minute for new keyframes when the pose has changed much; 0: none.")
 ]
@@ -167,6 +170,7 @@ def send(
     audio_bps: AudioBps = 9_000,
     keyframe_bytes: KeyframeBytes = 4_000,
     first_keyframe_bytes: FirstKeyframeBytes = 1_500,
+    sharp_keyframe_bytes: SharpKeyframeBytes = 12_000,
     keyframe_budget: KeyframeBudget = 70_000,
     max_kbps: Annotated[
         float | None, typer.Option(help="Never send more than this, in kbit/s, all headers included.")
@@ -197,6 +201,7 @@ def send(
         audio_bitrate_bps=audio_bps,
         keyframe_bytes=keyframe_bytes,
         first_keyframe_bytes=first_keyframe_bytes,
+        sharp_keyframe_bytes=sharp_keyframe_bytes,
         keyframe_budget_bits=keyframe_budget,
         weights=weights,
         max_kbps=max_kbps,

@@ -11,7 +11,7 @@ TICKS_MS = (40, 80, 120)
 AUDIO_BITRATES_BPS = (6_000, 16_000)
 AUDIO_FRAMES_MS = (20, 40, 60)
 KEYFRAME_BYTES = (1_000, 32_768)
-FIRST_KEYFRAME_BYTES = (0, 32_768)
+FIRST_KEYFRAME_BYTES = SHARP_KEYFRAME_BYTES = (0, 32_768)
 KEYFRAME_BUDGET_BITS = (0, 10_000_000)
 MOTION_MODES = ("coded", "fp16")
 MOTION_STEPS = (0, 7)
@@ -47,6 +47,7 @@ class SendConfig:
     audio_frame_ms: int | None = None  # None: 60 where that divides the tick, which saves headers, else 40
     keyframe_bytes: int = 4_000
     first_keyframe_bytes: int = 1_500  # of the picture that comes before the first full one; 0: none does
+    sharp_keyframe_bytes: int = 12_000  # of the first picture sent again, where there is room; 0: never
     keyframe_budget_bits: int = 70_000  # a minute, for new keyframes during the call; 0: there are none
     max_kbps: float | None = None  # None: what the link carries
     weights: Path | None = None
@@ -62,6 +63,7 @@ class SendConfig:
         _one_of("audio_frame_ms", self.speech_frame_ms, AUDIO_FRAMES_MS)
         _within("--keyframe-bytes", self.keyframe_bytes, *KEYFRAME_BYTES)
         _within("--first-keyframe-bytes", self.first_keyframe_bytes, *FIRST_KEYFRAME_BYTES)
+        _within("--sharp-keyframe-bytes", self.sharp_keyframe_bytes, *SHARP_KEYFRAME_BYTES)
         _within("--keyframe-budget", self.keyframe_budget_bits, *KEYFRAME_BUDGET_BITS)
         if self.max_kbps is not None:
             _within("--max-kbps", self.max_kbps, *MAX_KBPS)

@@ -4,6 +4,7 @@ Pure: time is an argument and nothing blocks, so that a call, a test in virtual 
 same code.
 """
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
@@ -92,6 +93,7 @@ class SenderCore:
         self._dropped_messages = 0
         self.keyframe_wanted = False
         self.keyframe_index: int | None = None  # of the wanted one; None: the camera's next number
+        self.sharper_index: int | None = None  # of the first picture once more, with more bits; None: not now
         self.peer_bye: str | None = None
         self.push_control(Hello(PROTOCOL_VERSION, "sender", SOFTWARE, weights))
 
@@ -119,7 +121,16 @@ class SenderCore:
         ordered = self._references.order(unit.pts_ms)
         if ordered is not None:
             self.keyframe_index, self.keyframe_wanted = ordered, True
+        self._order_sharper()
         return self._packetizer.push(replace(unit, keyframe_index=index))
+
+    def _order_sharper(self) -> None:
+        """Order the first picture once more where there is room for it and nothing waits."""
+        rate = self._stats.rate
+        room = math.inf if rate is None else rate.keyframe_bits_per_minute
+        if self._pacer.pending_slices == 0:
+            index = self._references.order_sharper(self._pts_ms, room)
+            self.sharper_index = self.sharper_index if index is None else index
 
     def push_estimates(self, estimates: tuple[Estimate, ...]) -> None:
         """What the references would look like at the receiver."""

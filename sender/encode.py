@@ -15,12 +15,15 @@ from avcall.bitstream.packet import KEYFRAME_INDICES, CodedMotion
 from avcall.types import FRAME_MS, AccessUnit, FaceCrop, HeldKeyframe, Keypoints, MediaKind, U8Image
 from sender.detect import Detector
 
+WORTH_IT = 1.5  # times the bits: a plain picture is whole with few, and more of them show nothing
+
 
 @dataclass(frozen=True, slots=True)
 class EncodedKeyframe:
     """A keyframe ready to be sent: its slices, and what the receiver will hold of it.
 
-    `held` is what the receiver will have. A `preliminary` one is small and is followed by a better one.
+    `held` is what the receiver will have. A `preliminary` one is small and is followed by a better one. One
+    that came `instead_of` another shows the same picture with less taken away by its coding.
     """
 
     index: int
@@ -28,6 +31,7 @@ class EncodedKeyframe:
     image_bytes: int
     held: HeldKeyframe
     preliminary: bool = False
+    instead_of: int | None = None
 
     @property
     def keypoints(self) -> Keypoints:
@@ -93,12 +97,18 @@ class KeyframeEncoder:
         max_size_bytes: int,
         preliminary_bytes: int = 0,
         codec: StillCodec = StillCodec.AVIF,
+        *,
+        sharp_bytes: int = 0,
     ) -> None:
-        """`preliminary_bytes` bounds the picture that is sent first; 0: there is none."""
+        """`preliminary_bytes` bounds the picture that is sent first; 0: there is none.
+
+        `sharp_bytes` bounds what `sharpen` makes.
+        """
         self._detector = detector
         self._max_size_bytes = max_size_bytes
         self._preliminary_bytes = preliminary_bytes
         self._codec = codec
+        self._sharp_bytes = sharp_bytes
         self._next_index = 0
 
     @property
@@ -114,6 +124,25 @@ class KeyframeEncoder:
         Raises KeyframeError when no quality fits the size.
         """
         size_bytes = self._preliminary_bytes if preliminary else self._max_size_bytes
+        return self._encode(crop, index, size_bytes, preliminary=preliminary)
+
+    def sharpen(self, crop: FaceCrop, index: int, coarse: EncodedKeyframe) -> EncodedKeyframe | None:
+        """The crop that `coarse` was made of, as keyframe `index` and with more bits; None if it needs none.
+
+        Raises KeyframeError when no quality fits the size.
+        """
+        made = self._encode(crop, index, self._sharp_bytes, instead_of=coarse.index)
+        return made if made.image_bytes >= WORTH_IT * coarse.image_bytes else None
+
+    def _encode(
+        self,
+        crop: FaceCrop,
+        index: int | None,
+        size_bytes: int,
+        *,
+        preliminary: bool = False,
+        instead_of: int | None = None,
+    ) -> EncodedKeyframe:
         image = still.encode_still(crop.rgb, size_bytes, self._codec)
         decoded: U8Image = still.decode_still(self._codec, image)
         found = self._detector.keypoints(FaceCrop(decoded, crop.priors, crop.pts_ms))
@@ -123,4 +152,4 @@ class KeyframeEncoder:
         data = still.serialize(CodedKeyframe(number, self._codec, image, keypoints))
         slices = tuple(still.slice_keyframe(data, number))
         held = self._detector.hold(decoded, keypoints, crop.priors.landmarks)
-        return EncodedKeyframe(number, slices, len(image), held, preliminary)
+        return EncodedKeyframe(number, slices, len(image), held, preliminary, instead_of)

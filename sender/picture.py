@@ -58,6 +58,8 @@ class PicturePath:
         self._keyframe_wanted = True
         self._wanted_index: int | None = None
         self._first_keyframe = True
+        self._first_source: FaceCrop | None = None
+        self._first_full: EncodedKeyframe | None = None
         self._first_pts_ms: int | None = None
         self._coding: Background[EncodedKeyframe | None] = Background(threaded=threaded)
         self._previewer = previewer
@@ -68,6 +70,11 @@ class PicturePath:
         """Make the next good picture keyframe `index`, by default the next number."""
         self._keyframe_wanted = True
         self._wanted_index = index
+
+    def sharpen(self, index: int) -> None:
+        """Make keyframe `index` of what the first one shows, with more bits."""
+        if self._first_source is not None and self._first_full is not None:
+            self._coding.submit(partial(self._sharper, self._first_source, index, self._first_full))
 
     def process(self, frame: VideoFrame, references: Sequence[EncodedKeyframe] = ()) -> Pictured:
         """One frame; `references` are what the receiver holds, the one in use first.
@@ -124,6 +131,7 @@ class PicturePath:
             return
         self._keyframe_wanted = False
         source = self._photo or crop
+        self._first_source = self._first_source or source
         if self._first_keyframe and self._keyframes.progressive:
             self._coding.submit(partial(self._preliminary, source))
         self._coding.submit(partial(self._keyframes.encode, source, self._wanted_index))
@@ -136,8 +144,17 @@ class PicturePath:
         except KeyframeError:
             return None
 
+    def _sharper(self, source: FaceCrop, index: int, coarse: EncodedKeyframe) -> EncodedKeyframe | None:
+        """None for a picture that cannot be had in so many bytes: there is one already."""
+        try:
+            return self._keyframes.sharpen(source, index, coarse)
+        except KeyframeError:
+            return None
+
     def _take_keyframe(self) -> EncodedKeyframe | None:
         made = self._coding.take()
+        if made is not None and not made.preliminary:
+            self._first_full = self._first_full or made
         if made is not None and self._photo is not None:
             self._retarget = self._retarget or Retarget(made.keypoints)
             self._retarget.photo = made.keypoints

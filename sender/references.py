@@ -33,6 +33,7 @@ ORDER_GAP_MS = (
 )
 RETRY_MS = 10_000  # a keyframe that was ordered or sent and not acknowledged for so long is given up
 MINUTE_MS = 60_000
+COARSE_ERROR = 0.007  # that coding with few bits is worth beside a sharp keyframe: docs/bitrate.md
 
 
 def distance(one: Keypoints, other: Keypoints) -> float:
@@ -74,9 +75,20 @@ class KeyframeBudget:
 class _Reference:
     keyframe: EncodedKeyframe
     acknowledged: bool = False
+    superseded: bool = False  # by one of the same picture
     used_ms: int = -1
     measured: Estimate | None = None
     least_error: float = 0.0  # measured so far
+
+    @property
+    def passing(self) -> bool:
+        """Whether it is there only until a better one of the same picture is."""
+        return self.keyframe.preliminary or self.superseded
+
+    @property
+    def sharp(self) -> bool:
+        """Whether it was sent for its sharpness."""
+        return self.keyframe.instead_of is not None
 
     def error(self, to: float) -> float:
         """Predicted for a pose that is `to` away."""
@@ -89,10 +101,17 @@ class _Reference:
 class ReferenceSet:
     """The live keyframes as the sender knows them."""
 
-    def __init__(self, budget: KeyframeBudget | None = None, keyframe_bytes: int = 0) -> None:
-        """`keyframe_bytes` is what a new keyframe may take; without a budget there are no new ones."""
+    def __init__(
+        self, budget: KeyframeBudget | None = None, keyframe_bytes: int = 0, sharp_bytes: int = 0
+    ) -> None:
+        """`keyframe_bytes` is what a new keyframe may take; without a budget there are no new ones.
+
+        `sharp_bytes` is what the first one may take when it is sent once more; 0: it is not.
+        """
         self.budget = budget or KeyframeBudget()
         self._keyframe_bits = keyframe_bytes * 8
+        self._sharp_bits = sharp_bytes * 8  # 0 once it was ordered
+        self._first: int | None = None  # the index of the first full keyframe
         self._live: LiveKeyframes[_Reference] = LiveKeyframes()
         self._current: _Reference | None = None
         self._changed_ms = -STAY_MS
@@ -110,14 +129,15 @@ class ReferenceSet:
     def next_index(self) -> int:
         """The index for a new keyframe: that of a free place, else of the one least in need.
 
-        A preliminary keyframe goes first, then the one unused for longest; the current one stays.
+        One that a better one of the same picture replaces goes first, then the one unused for longest; the
+        current one stays.
         """
         held = {ref.keyframe.index % MAX_LIVE_KEYFRAMES: ref for ref in self._live.values()}
         for place in range(MAX_LIVE_KEYFRAMES):
             if place not in held:
                 return place
         others = [ref for ref in held.values() if ref is not self._current]
-        victim = min(others, key=lambda ref: (not ref.keyframe.preliminary, ref.used_ms))
+        victim = min(others, key=lambda ref: (not ref.passing, ref.used_ms))
         return (victim.keyframe.index + MAX_LIVE_KEYFRAMES) % KEYFRAME_INDICES
 
     def push(self, keyframe: EncodedKeyframe, pts_ms: int) -> None:
@@ -125,6 +145,8 @@ class ReferenceSet:
         if self._charge_next:
             self.budget.spend(8 * sum(len(message) for message in keyframe.slices), pts_ms)
             self._charge_next = False
+        if self._first is None and not keyframe.preliminary:
+            self._first = keyframe.index
         replaced = self._current
         self._live.put(keyframe.index, _Reference(keyframe))
         if replaced is not None and replaced not in self._usable():
@@ -142,8 +164,14 @@ class ReferenceSet:
         if not reference.keyframe.preliminary:
             self._awaited_ms = None
             self._bad_since_ms = None
-        if self._current is None or not reference.keyframe.preliminary:
+        coarser_index = reference.keyframe.instead_of
+        coarser = None if coarser_index is None else self._live.get(coarser_index)
+        if coarser is not None:
+            coarser.superseded = True
+        replaces = self._current is None or self._current is coarser
+        if replaces or not (reference.sharp or reference.passing):
             self._take(reference, pts_ms)
+        self._refresh()
 
     def choose(self, keypoints: Keypoints, pts_ms: int) -> int | None:
         """The index of the reference for this pose; None until one is acknowledged."""
@@ -151,6 +179,8 @@ class ReferenceSet:
         if not usable:
             return None
         errors = {id(ref): ref.error(distance(ref.keyframe.keypoints, keypoints)) for ref in usable}
+        if any(ref.sharp for ref in usable):
+            errors |= {id(ref): errors[id(ref)] + COARSE_ERROR for ref in usable if not ref.sharp}
         best = min(usable, key=lambda ref: errors[id(ref)])
         current = self._current
         if current is None or (
@@ -189,6 +219,21 @@ class ReferenceSet:
         self._charge_next = True
         return self.next_index()
 
+    def order_sharper(self, pts_ms: int, bits_per_minute: float) -> int | None:
+        """The index for the first keyframe sent again with more bits, once in a call; None: not now.
+
+        It needs the first one in use, nothing on its way, and a minute that carries it: `bits_per_minute` is
+        what the link has for keyframes.
+        """
+        current = self._current
+        if current is None or current.keyframe.index != self._first or self._awaited_ms is not None:
+            return None
+        if not 0 < self._sharp_bits <= bits_per_minute:
+            return None
+        self._sharp_bits = 0
+        self._awaited_ms = pts_ms
+        return self.next_index()
+
     def missing(self) -> EncodedKeyframe | None:
         """What to send again when the receiver says that it lacks a keyframe.
 
@@ -203,9 +248,9 @@ class ReferenceSet:
         return next(iter(full or waiting), self.current)
 
     def _usable(self) -> list[_Reference]:
-        """The acknowledged ones; a preliminary one only while there is no other."""
+        """The acknowledged ones; one that a better one is to replace only while there is no other."""
         known = [ref for ref in self._live.values() if ref.acknowledged]
-        return [ref for ref in known if not ref.keyframe.preliminary] or known
+        return [ref for ref in known if not ref.passing] or known
 
     def _serves_error(self, usable: list[_Reference]) -> float:
         """The largest error with which a reference serves."""

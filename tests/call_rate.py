@@ -62,18 +62,22 @@ class Minute:
         rate = RateConfig(
             config.tick_ms, config.motion_step, config.audio_bitrate_bps, config.speech_frame_ms
         )
-        references = ReferenceSet(KeyframeBudget(config.keyframe_budget_bits), config.keyframe_bytes)
+        budget, sharp_bytes = KeyframeBudget(config.keyframe_budget_bits), config.sharp_keyframe_bytes
+        references = ReferenceSet(budget, config.keyframe_bytes, sharp_bytes)
         group = MotionGroupEncoder(coder, config.motion_step)
         self._sender = SenderCore(config.tick_ms, group, coder.digest, references, rate=rate)
         self._receiver = ReceiverCore(Playout(MelWindows()), coder, coder.digest)
         self._speech = SpeechPath(config.audio_bitrate_bps, config.speech_frame_ms)
-        self._stills = KeyframeEncoder(self._detector, config.keyframe_bytes, config.first_keyframe_bytes)
+        self._stills = KeyframeEncoder(
+            self._detector, config.keyframe_bytes, config.first_keyframe_bytes, sharp_bytes=sharp_bytes
+        )
 
     def run(self) -> Bill:
         """Its bill."""
         if self._stills.progressive:
             self._sender.push_keyframe(self._stills.encode(self._crops[0], preliminary=True))
-        self._sender.push_keyframe(self._stills.encode(self._crops[0]))
+        self._first = self._stills.encode(self._crops[0])
+        self._sender.push_keyframe(self._first)
         frame, chunks = 0, self._looped()
         chunk = next(chunks)
         while (now_ms := self._clock.now_ms()) < CALL_MS:
@@ -100,6 +104,11 @@ class Minute:
             self._sender.keyframe_wanted = False
             made = self._stills.encode(self._crops[here], self._sender.keyframe_index)
             self._sender.push_keyframe(made)
+        if self._sender.sharper_index is not None:
+            index, self._sender.sharper_index = self._sender.sharper_index, None
+            sharper = self._stills.sharpen(self._crops[0], index, self._first)
+            if sharper is not None:
+                self._sender.push_keyframe(sharper)
 
     def _look(self, here: int) -> Keypoints:
         crop, held = self._crops[here], self._sender.references[:1]
@@ -139,6 +148,7 @@ def main() -> None:
     parser.add_argument("--tick-ms", type=int, default=80)
     parser.add_argument("--motion-step", type=int, default=DEFAULTS.motion_step)
     parser.add_argument("--keyframe-budget", type=int, default=DEFAULTS.keyframe_budget_bits)
+    parser.add_argument("--sharp-keyframe-bytes", type=int, default=DEFAULTS.sharp_keyframe_bytes)
     parser.add_argument("--audio-bps", type=int, default=DEFAULTS.audio_bitrate_bps)
     options = parser.parse_args()
     config = SendConfig(
@@ -146,6 +156,7 @@ def main() -> None:
         tick_ms=options.tick_ms,
         motion_step=options.motion_step,
         keyframe_budget_bits=options.keyframe_budget,
+        sharp_keyframe_bytes=options.sharp_keyframe_bytes,
         audio_bitrate_bps=options.audio_bps,
     )
     runtime = ModelRuntime((Graph.DETECT, Graph.REFINE), device=Device.CPU, threads=1)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterable, Iterator
 
+import cv2
 import numpy as np
 
 from avcall.bitstream.live import LiveKeyframes
@@ -50,6 +51,12 @@ def make_crop(pts_ms: int = 0, grey: int = 100, *, found: bool = True) -> FaceCr
     prior = np.zeros((64, 64), np.uint8)
     landmarks = open_eyed_landmarks() if found else None
     return FaceCrop(grey_picture(grey), Priors(prior, prior, landmarks), pts_ms)
+
+
+def textured_crop(seed: int = 0) -> FaceCrop:
+    """A picture that fills whatever size a keyframe may take."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (24, 24, 3), np.uint8)
+    return FaceCrop(cv2.resize(coarse, (FRAME_SIZE_PX, FRAME_SIZE_PX)), make_crop().priors, 0)
 
 
 def grey_picture(grey: int) -> U8Image:

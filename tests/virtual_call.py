@@ -9,7 +9,7 @@ from avcall.bitstream.motion_coded import MotionCoder
 from avcall.clock import ManualClock
 from avcall.transport.base import Channel, Datagram
 from avcall.transport.loopback import LinkConfig, loopback_pair
-from avcall.types import FRAME_MS, MotionFrame, Pcm
+from avcall.types import FRAME_MS, FaceCrop, MotionFrame, Pcm
 from receiver.core import ReceiverCore
 from receiver.mel import MelWindows
 from receiver.playout import Playout
@@ -19,6 +19,7 @@ from sender.detect import Detector
 from sender.encode import EncodedKeyframe, KeyframeEncoder, MotionGroupEncoder, encode_motion
 from sender.pipeline import ADAPT_EVERY_MS, MAX_MEDIA_BACKLOG_BYTES
 from sender.ratecontrol import RateConfig
+from sender.references import ReferenceSet
 from sender.speech import SpeechPath
 from tests.fakes import FakeRuntime, make_crop, still_keypoints, tone_chunks
 
@@ -51,18 +52,22 @@ class VirtualCall:
     audio_bitrate_bps: int = 10_000
     pause: range = range(0)  # ms of media time in which nobody speaks
     rate: RateConfig | None = None  # rate control
+    sharp_of: tuple[FaceCrop, int] | None = None  # the first keyframe's crop, and its size when sent again
     hidden_queue: bool = False  # the narrow place is far away: the transport does not know what waits there
 
     def __post_init__(self) -> None:
         self.clock = ManualClock()
         self.near, self.far = loopback_pair(self.clock, self.link)
         group = MotionGroupEncoder(self.coder, 2) if self.coder else None
-        self.sender = SenderCore(self.tick_ms, group, rate=self.rate)
+        sharp_bytes = self.sharp_of[1] if self.sharp_of else 0
+        references = ReferenceSet(sharp_bytes=sharp_bytes)
+        self.sender = SenderCore(self.tick_ms, group, references=references, rate=self.rate)
         self.playout = Playout(speech := MelWindows())
         self.receiver = ReceiverCore(self.playout, self.coder)
         self.runtime = FakeRuntime()
         self.synthesizer = Synthesizer(self.runtime, speech)  # type: ignore[arg-type]
-        self.encoder = KeyframeEncoder(Detector(self.runtime), 4_000)  # type: ignore[arg-type]
+        detector = Detector(self.runtime)  # type: ignore[arg-type]
+        self.encoder = KeyframeEncoder(detector, 4_000, sharp_bytes=sharp_bytes)
         self.speech = SpeechPath(self.audio_bitrate_bps)
         self.shown: list[Shown] = []
         self.heard: list[Pcm] = []
@@ -92,6 +97,7 @@ class VirtualCall:
         if motion and since_ms >= 0 and since_ms - number * FRAME_MS < STEP_MS:
             keypoints = still_keypoints(x_at(number * FRAME_MS))
             self.sender.push_motion(encode_motion(keypoints, number * FRAME_MS))
+        self._sharpen()
         if self.audio and now_ms and now_ms % 40 == 0:
             chunk = next(self._chunks)
             if chunk.pts_ms in self.pause:
@@ -112,6 +118,13 @@ class VirtualCall:
             self.near.send(channel, data)
         while (datagram := self.near.poll()) is not None:
             self.sender.on_message(datagram.data, now_ms)
+
+    def _sharpen(self) -> None:
+        index, self.sender.sharper_index = self.sender.sharper_index, None
+        if index is not None and self.sharp_of is not None:
+            made = self.encoder.sharpen(self.sharp_of[0], index, self.keyframes[-1])
+            assert made is not None
+            self.sender.push_keyframe(made)
 
     def _backlog(self, channel: Channel) -> int:
         return 0 if self.hidden_queue else self.near.buffered_bytes(channel)

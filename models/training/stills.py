@@ -1,12 +1,13 @@
 """Still codecs for keyframes, measured: the picture, and the animation that is made from it.
 
-    python -m models.training.stills CLIP... [--sizes 1500 4000 8000] [--frames 5]
+    python -m models.training.stills CLIP... [--sizes 1500 4000 8000] [--frames 5] [--trunk vgg]
+        [--codec NAME]
 
 Each codec codes the first frame of every clip at its best quality within each size; the size is what would
 be sent (AVIF without its container). Then the network animates the decoded picture to frames spread over the
-clip. Prints a table of means: PSNR, SSIM and ST-LPIPS (AlexNet) of the picture against the camera's, ST-LPIPS
-of the animation against the camera's frames, and the milliseconds of one coding. JPEG XL is measured when
-pillow-jxl-plugin is installed.
+clip. Prints a table of means: PSNR, SSIM and ST-LPIPS (AlexNet, or `--trunk`) of the picture against the
+camera's, ST-LPIPS of the animation against the camera's frames, and the milliseconds of one coding. JPEG XL
+is measured when pillow-jxl-plugin is installed.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from models.runtime import Device, ModelRuntime
 from models.training.media import read_pictures
 
 SIZES_BYTES = (1_500, 4_000, 8_000)
-TRUNK: Trunk = "alex"
+TRUNKS: tuple[Trunk, ...] = ("alex", "vgg")
 WEBP_CONTAINER_BYTES = 20  # RIFF and chunk headers
 
 
@@ -131,9 +132,9 @@ def fitted(code: Code, rgb: U8Image, limit_bytes: int) -> tuple[Still, float] | 
 class Animator:
     """Draws a clip's frames from a coded picture of its first one, and measures how far off they are."""
 
-    def __init__(self, crops: list[FaceCrop], weights: Path | None) -> None:
+    def __init__(self, crops: list[FaceCrop], weights: Path | None, trunk: Trunk) -> None:
         self._runtime = ModelRuntime(device=Device.CPU, threads=1, weights=weights)
-        self._judge = StLpips(TRUNK)
+        self._judge = StLpips(trunk)
         self._crops = crops
         self._wanted = [self._judge.features(crop.rgb) for crop in crops]
         self._poses = [self._runtime.detect(crop.rgb, crop.priors) for crop in crops[1:]]
@@ -174,14 +175,14 @@ def read_crops(path: Path, frames: int) -> list[FaceCrop]:
 
 
 def measure_clip(
-    path: Path, sizes: list[int], frames: int, weights: Path | None
+    path: Path, sizes: list[int], chosen: dict[str, Code], animator: Animator
 ) -> Iterator[tuple[str, int, Measured]]:
     """Every codec at every size: its name, the size, and what was measured."""
-    animator, crops = Animator(read_crops(path, frames), weights), read_crops(path, 0)
+    crops = read_crops(path, 0)
     original = Still(0, crops[0].rgb)
     yield "(uncoded)", 0, animator.measure(original, 0.0)
     for limit_bytes in sizes:
-        for name, code in codecs().items():
+        for name, code in chosen.items():
             best = fitted(code, crops[0].rgb, limit_bytes)
             if best is not None:
                 yield name, limit_bytes, animator.measure(*best)
@@ -210,11 +211,15 @@ def main() -> None:
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES_BYTES))
     parser.add_argument("--frames", type=int, default=5)
+    parser.add_argument("--trunk", choices=TRUNKS, default=TRUNKS[0])
+    parser.add_argument("--codec", choices=codecs(), metavar="NAME", help="one row's name; default: all")
     parser.add_argument("--weights", type=Path)
     options = parser.parse_args()
+    chosen = {name: code for name, code in codecs().items() if options.codec in {None, name}}
     rows: dict[tuple[int, str], list[Measured]] = {}
     for path in options.clips:
-        for name, limit_bytes, measured in measure_clip(path, options.sizes, options.frames, options.weights):
+        animator = Animator(read_crops(path, options.frames), options.weights, options.trunk)
+        for name, limit_bytes, measured in measure_clip(path, options.sizes, chosen, animator):
             rows.setdefault((limit_bytes, name), []).append(measured)
     Console().print(table(rows, len(options.clips)), markup=False, highlight=False, soft_wrap=True)
 

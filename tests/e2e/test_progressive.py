@@ -3,30 +3,23 @@
 import itertools
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from avcall.bitstream import control
 from avcall.bitstream.control import KeyframeAck
 from avcall.bitstream.motion_coded import MotionCoder, MotionTables
 from avcall.transport.loopback import LinkConfig
-from avcall.types import FRAME_MS, FaceCrop
+from avcall.types import FRAME_MS
 from sender.core import SenderCore
 from sender.detect import Detector
 from sender.encode import EncodedKeyframe, KeyframeEncoder, encode_motion
+from sender.ratecontrol import RateConfig
 from sender.references import KeyframeBudget, ReferenceSet
-from tests.fakes import FakeRuntime, make_crop, still_keypoints
+from tests.fakes import FakeRuntime, make_crop, still_keypoints, textured_crop
 from tests.virtual_call import VirtualCall
 
 TABLES = Path(__file__).parents[1] / "golden" / "motion_tables.safetensors"
-FIRST_BYTES, FULL_BYTES = 1_500, 4_000
-
-
-def textured_crop(seed: int = 0) -> FaceCrop:
-    """A picture that fills whatever size it may take."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (24, 24, 3), np.uint8)
-    return FaceCrop(cv2.resize(coarse, (256, 256)), make_crop().priors, 0)
+FIRST_BYTES, FULL_BYTES, SHARP_BYTES = 1_500, 4_000, 12_000
 
 
 def keyframes(first_bytes: int) -> tuple[EncodedKeyframe, ...]:
@@ -60,6 +53,35 @@ def test_motion_starts_with_the_rough_picture_and_moves_over_to_the_better_one()
     assert len(call.shown_between(10_000, 12_000)) >= 40
     rough = [shown.at_ms for shown in call.shown if shown.motion.keyframe_index == 0]
     assert rough[0] < 3000
+
+
+def steady_call(rate_bps: float) -> VirtualCall:
+    """Rate control on, and a picture that may be sent once more."""
+    coder = MotionCoder(MotionTables.from_bytes(TABLES.read_bytes()))
+    return VirtualCall(
+        LinkConfig(delay_ms=40, rate_bps=rate_bps),
+        keyframes=keyframes(FIRST_BYTES),
+        coder=coder,
+        audio_bitrate_bps=6_000,
+        rate=RateConfig(audio_bps=6_000),
+        sharp_of=(textured_crop(), SHARP_BYTES),
+    )
+
+
+def test_where_a_link_has_room_the_first_picture_comes_once_more_and_sharper() -> None:
+    call = steady_call(32_000)
+    call.run_until(20_000)
+    named = [shown.motion.keyframe_index for shown in call.shown]
+    assert named == sorted(named) and set(named) == {0, 1, 2}
+    assert len(call.shown_between(5_000, 20_000)) >= 0.95 * 15 * 25  # its slices leave room for motion
+    assert max(shown.at_ms for shown in call.shown if shown.motion.keyframe_index == 1) < 18_000
+
+
+def test_a_link_without_room_is_spared_the_sharper_picture() -> None:
+    call = steady_call(13_000)
+    call.run_until(30_000)
+    assert {shown.motion.keyframe_index for shown in call.shown} <= {0, 1}
+    assert call.sender.stats().keyframes == 2
 
 
 def test_without_the_rough_picture_the_face_comes_much_later() -> None:

@@ -8,13 +8,20 @@ import pytest
 from avcall.bitstream import motion
 from avcall.bitstream.motion import MotionMode
 from avcall.errors import NoFaceError
-from avcall.types import FaceCrop, VideoFrame
+from avcall.types import FaceCrop, U8Image, VideoFrame
 from sender.detect import Detector
 from sender.encode import KeyframeEncoder
 from sender.picture import PicturePath
 from sender.preview import Previewer
 from sender.track import FaceState
-from tests.fakes import FakeRuntime, FakeTracker, grey_picture, make_crop, open_eyed_landmarks
+from tests.fakes import (
+    FakeRuntime,
+    FakeTracker,
+    grey_picture,
+    make_crop,
+    open_eyed_landmarks,
+    textured_crop,
+)
 
 
 def make_path(blind: Iterable[int] = (), photo_grey: int | None = None) -> PicturePath:
@@ -136,6 +143,37 @@ def test_the_first_picture_is_sent_twice_rough_and_better_and_later_ones_once() 
     path.want_keyframe(6)
     again = path.process(frame(3)).keyframe
     assert again is not None and (again.index, again.preliminary) == (6, False)
+
+
+def test_what_the_first_picture_shows_is_coded_once_more_with_more_bits() -> None:
+    detector, tracker = Detector(FakeRuntime()), FakeTracker()  # type: ignore[arg-type]
+    encoder = KeyframeEncoder(detector, 4000, 1500, sharp_bytes=12_000)
+    path = PicturePath(detector, tracker, encoder)  # type: ignore[arg-type]
+    pictures = iter([textured_crop(seed) for seed in range(9)])
+    tracker.crop = lambda _: next(pictures)  # type: ignore[method-assign]
+    path.sharpen(3)  # there is none yet
+    rough, full, nothing = (path.process(frame(number)).keyframe for number in range(3))
+    assert rough is not None and rough.preliminary and full is not None and nothing is None
+    path.sharpen(2)
+    sharp = path.process(frame(3)).keyframe
+    assert sharp is not None and (sharp.index, sharp.instead_of) == (2, full.index)
+    assert 4000 < sharp.image_bytes <= 12_000
+    first = textured_crop(0).rgb
+    assert off(sharp.rgb, first) < off(full.rgb, first) < off(full.rgb, textured_crop(1).rgb)
+
+
+def test_a_plain_picture_is_not_sent_once_more() -> None:
+    detector = Detector(FakeRuntime())  # type: ignore[arg-type]
+    encoder = KeyframeEncoder(detector, 4000, sharp_bytes=12_000)
+    path = PicturePath(detector, FakeTracker(), encoder)  # type: ignore[arg-type]
+    assert path.process(frame(0)).keyframe is not None
+    path.sharpen(1)
+    assert all(path.process(frame(number)).keyframe is None for number in range(1, 4))
+
+
+def off(rgb: U8Image, other: U8Image) -> float:
+    """The mean absolute difference."""
+    return float(np.abs(rgb.astype(int) - other.astype(int)).mean())
 
 
 def test_a_picture_too_busy_for_a_rough_one_is_sent_as_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,10 +27,11 @@ def pose(x: float) -> Keypoints:
     return still_keypoints(x / 10**0.5)
 
 
-def keyframe(index: int, x: float = 0.0, *, preliminary: bool = False) -> EncodedKeyframe:
-    return EncodedKeyframe(
-        index, (bytes(KEYFRAME_BYTES),), 100, HeldKeyframe(grey_picture(0), pose(x), None), preliminary
-    )
+def keyframe(
+    index: int, x: float = 0.0, *, preliminary: bool = False, instead_of: int | None = None
+) -> EncodedKeyframe:
+    held = HeldKeyframe(grey_picture(0), pose(x), None)
+    return EncodedKeyframe(index, (bytes(KEYFRAME_BYTES),), 100, held, preliminary, instead_of)
 
 
 def references(*held: EncodedKeyframe, budget_bits: float = 0.0) -> ReferenceSet:
@@ -93,6 +94,70 @@ def test_an_acknowledgement_of_the_rough_picture_that_comes_late_changes_nothing
     made.acknowledge(1, 40)
     made.acknowledge(0, 80)
     assert made.choose(pose(0), 80) == 1
+
+
+def sharpened(*held: EncodedKeyframe) -> ReferenceSet:
+    """The first of `held` is to be sent once more; all are acknowledged."""
+    made = ReferenceSet(sharp_bytes=3 * KEYFRAME_BYTES)
+    for one in held:
+        made.push(one, 0)
+        made.acknowledge(one.index, 0)
+    return made
+
+
+def test_the_first_picture_is_ordered_once_more_when_a_minute_carries_it_and_only_once() -> None:
+    made = sharpened(keyframe(0, preliminary=True), keyframe(1))
+    assert made.order_sharper(0, 24 * KEYFRAME_BYTES - 1) is None
+    assert made.order_sharper(40, 24 * KEYFRAME_BYTES) == 2
+    assert made.order_sharper(80, 1e9) is None and made.order_sharper(RETRY_MS + 80, 1e9) is None
+    assert references(keyframe(0)).order_sharper(0, 1e9) is None  # nobody wants it
+
+
+def test_only_the_first_full_picture_is_sent_once_more_and_nothing_else_may_be_on_its_way() -> None:
+    rough = ReferenceSet(sharp_bytes=KEYFRAME_BYTES)
+    rough.push(keyframe(0, preliminary=True), 0)
+    rough.push(keyframe(1), 0)
+    assert rough.order_sharper(0, 1e9) is None
+    rough.acknowledge(0, 40)
+    assert rough.order_sharper(40, 1e9) is None
+    rough.acknowledge(1, 80)
+    assert rough.order_sharper(80, 1e9) == 2
+    turned = sharpened(keyframe(0, 0.0), keyframe(1, 1.0))
+    turned.choose(pose(1.0), 40)
+    assert turned.order_sharper(40, 1e9) is None
+    waiting = sharpened(keyframe(0))
+    waiting.push(keyframe(1, 1.0), 0)
+    assert waiting.order_sharper(40, 1e9) is None
+
+
+def test_motion_moves_to_the_sharp_picture_and_the_coarse_one_gives_its_place_away() -> None:
+    made = sharpened(keyframe(0), keyframe(1, 1.0))
+    assert made.choose(pose(0.0), STAY_MS) == 0
+    made.push(keyframe(2, 0.0, instead_of=0), 3000)
+    assert made.choose(pose(0.0), 3000) == 0
+    made.acknowledge(2, 3040)
+    assert made.choose(pose(0.0), 3040) == 2
+    assert {one.index for one in made.candidates} == {1, 2}
+    made.push(keyframe(made.next_index(), 0.5), 4000)
+    assert made.next_index() == 4  # where keyframe 0 was
+
+
+def test_a_sharp_picture_that_comes_while_another_is_in_use_waits_for_its_pose() -> None:
+    made = sharpened(keyframe(0, 0.0), keyframe(1, 1.0))
+    assert made.choose(pose(1.0), 40) == 1
+    made.push(keyframe(2, 0.0, instead_of=0), 2000)
+    made.acknowledge(2, 2040)
+    assert made.choose(pose(1.0), 2080) == 1
+    assert made.choose(pose(0.0), 4000) == 2
+
+
+def test_beside_a_sharp_picture_a_coarse_one_has_to_be_nearer() -> None:
+    level = references(keyframe(0, 0.0), keyframe(1, 0.3))
+    unlike = references(keyframe(0, 0.0), keyframe(1, 0.3), keyframe(2, 0.0, instead_of=0))
+    assert level.choose(pose(0.28), 2 * STAY_MS) == 1
+    for made, index in ((level, 1), (unlike, 2)):
+        made.measured((Estimate(1, 0.020, 0.02), Estimate(0, 0.020, 0.28), Estimate(2, 0.020, 0.28)))
+        assert made.choose(pose(0.28), 4 * STAY_MS) == index
 
 
 def test_the_nearest_reference_is_animated_but_changed_only_for_a_clear_gain() -> None:
