@@ -208,6 +208,9 @@ def evaluate(
     threads: Annotated[int, typer.Option(help="CPU threads of the network.")] = 2,
     motion_step: Annotated[int, typer.Option(help="Code motion with this quantiser step, 0 to 7.")] = 2,
     uncoded: Annotated[bool, typer.Option("--uncoded", help="Draw motion as found: not coded.")] = False,
+    keyframe_bytes: Annotated[
+        int | None, typer.Option(help="Code keyframes in at most so many bytes; default: not coded.")
+    ] = None,
 ) -> None:
     """Measure weights on clips of people they never saw, drawn by the graphs that a call runs.
 
@@ -234,6 +237,7 @@ def evaluate(
         device=device,
         threads=threads,
         motion_step=None if uncoded else motion_step,
+        keyframe_bytes=keyframe_bytes,
     )
     console = Console()
     with Progress(console=console) as progress:

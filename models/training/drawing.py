@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avcall.bitstream.keyframe import StillCodec, decode_still, encode_still
 from avcall.bitstream.motion import sanitise
 from avcall.bitstream.motion_coded import MotionCoder
 from avcall.types import F32Array, HeldKeyframe, Keypoints, Priors, U8Image
@@ -75,16 +76,23 @@ def followed(runtime: ModelRuntime, clip: Clip, keyframe: HeldKeyframe) -> list[
     return [found.keypoints for found in looks]
 
 
-def held_frame(runtime: ModelRuntime, clip: Clip, index: int) -> HeldKeyframe:
-    """A prepared frame as a keyframe that coding does no harm to."""
-    landmarks = priors_of(clip, index).landmarks
-    return runtime.hold(clip.picture(index), detect(runtime, clip, index), landmarks)
+def held_frame(
+    runtime: ModelRuntime, clip: Clip, index: int, keyframe_bytes: int | None = None
+) -> HeldKeyframe:
+    """A prepared frame as a keyframe: coded in at most so many bytes, or one that coding does no harm to.
+
+    Raises KeyframeError when no quality fits the size.
+    """
+    rgb, priors = clip.picture(index), priors_of(clip, index)
+    if keyframe_bytes is not None:
+        rgb = decode_still(StillCodec.AVIF, encode_still(rgb, keyframe_bytes))
+    return runtime.hold(rgb, runtime.detect(rgb, priors), priors.landmarks)
 
 
-def still_of(runtime: ModelRuntime, clip: Clip) -> Still | None:
-    """The first frame that shows a face; None when none does."""
+def still_of(runtime: ModelRuntime, clip: Clip, keyframe_bytes: int | None = None) -> Still | None:
+    """The first frame that shows a face, as `held_frame` makes it; None when none does."""
     first = first_face(clip)
-    return None if first is None else Still(clip.name, held_frame(runtime, clip, first))
+    return None if first is None else Still(clip.name, held_frame(runtime, clip, first, keyframe_bytes))
 
 
 def received_packet(

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from avcall.bitstream.keyframe import MAX_KEYFRAME_BYTES
 from avcall.bitstream.motion_coded import STEPS
 from avcall.errors import InputError, RecordingError
 from avcall.types import FRAME_RATE, SAMPLE_RATE_HZ, FaceCrop, U8Image
@@ -46,8 +47,8 @@ class EvaluateConfig:
 
     Of each clip, the first `seconds` from its keyframe on count, or all. `cross` adds the cross-identity
     block, with the next person's first frame as the keyframe; `source` adds it with this picture. Motion is
-    quantised with `motion_step` as in a call, or drawn as it was found. Raises InputError for a value out of
-    range.
+    quantised with `motion_step` as in a call, or drawn as it was found; keyframes are coded in at most
+    `keyframe_bytes`, or not. Raises InputError for a value out of range.
     """
 
     weights: tuple[Path, ...]
@@ -63,6 +64,7 @@ class EvaluateConfig:
     device: str = "auto"
     threads: int = 2
     motion_step: int | None = None
+    keyframe_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -75,6 +77,10 @@ class EvaluateConfig:
             raise InputError(f"--threads is {self.threads}; it goes from 1 up")
         if self.motion_step is not None and not 0 <= self.motion_step < STEPS:
             raise InputError(f"--motion-step is {self.motion_step}; it goes from 0 to {STEPS - 1}")
+        if self.keyframe_bytes is not None and not 1 <= self.keyframe_bytes <= MAX_KEYFRAME_BYTES:
+            raise InputError(
+                f"--keyframe-bytes is {self.keyframe_bytes}; it goes from 1 to {MAX_KEYFRAME_BYTES}"
+            )
 
     @property
     def span(self) -> slice:
@@ -251,6 +257,7 @@ class Evaluation:
             every=config.every,
             seconds=config.seconds,
             motion_step=config.motion_step,
+            keyframe_bytes=config.keyframe_bytes,
             same=same,
             cross=self._block(runtime, out, other=True) if config.crosses else None,
             not_computed=config.not_computed,
@@ -260,7 +267,7 @@ class Evaluation:
         judged: list[Judged] = []
         for number, path in enumerate(self._paths):
             clip = Clip(path)
-            still = self._other(runtime, number) if other else still_of(runtime, clip)
+            still = self._other(runtime, number) if other else self._still(runtime, clip)
             one = None if still is None else self._judge.judge(runtime, clip, still, other=other)
             if one is not None:
                 judged.append(one)
@@ -268,6 +275,9 @@ class Evaluation:
                     _write_strip(out / ("cross" if other else "same"), clip.name, one.strip)
             self._on_clip(f"{clip.name}{' cross' if other else ''}")
         return _pooled(judged)
+
+    def _still(self, runtime: ModelRuntime, clip: Clip) -> Still | None:
+        return still_of(runtime, clip, self._config.keyframe_bytes)
 
     def _other(self, runtime: ModelRuntime, number: int) -> Still | None:
         """The photo, or the first face of the next clip of another person, or else of the next clip."""
@@ -277,7 +287,7 @@ class Evaluation:
             return Still("photo", runtime.hold(photo.rgb, found, photo.priors.landmarks))
         following = [*self._paths[number + 1 :], *self._paths[:number]]
         others = [path for path in following if _person(path) != _person(self._paths[number])]
-        stills = (still_of(runtime, Clip(path)) for path in [*others, *following])
+        stills = (self._still(runtime, Clip(path)) for path in [*others, *following])
         return next((still for still in stills if still is not None), None)
 
 

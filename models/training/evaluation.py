@@ -56,7 +56,7 @@ class Block:
 class Report:
     """One weights folder. `record` is what the weights say about themselves, `provider` what drew them.
 
-    Motion was coded with `motion_step`, a quantiser's, or not at all.
+    Motion was coded with `motion_step`, a quantiser's, and keyframes in `keyframe_bytes`, or not at all.
     """
 
     label: str
@@ -69,6 +69,7 @@ class Report:
     cross: Block | None
     not_computed: tuple[str, ...]
     motion_step: int | None = None
+    keyframe_bytes: int | None = None
 
 
 def label_of(config: dict[str, Any]) -> str:
@@ -96,6 +97,7 @@ def tables_of(report: Report) -> list[Table]:
     same = list(report.same.rows.items())
     part = "" if report.seconds is None else f", {report.seconds:g} s a clip"
     part += "" if report.motion_step is None else f", motion coded with step {report.motion_step}"
+    part += "" if report.keyframe_bytes is None else f", keyframes of {report.keyframe_bytes} bytes"
     tables = [
         scores_table(f"Same identity{part} (the first frame is the keyframe)", same, SAME_IDENTITY),
         *(scores_table(f"Same identity: the {part}'s box", same, keys) for part, keys in PARTS.items()),

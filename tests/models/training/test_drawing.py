@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avcall.bitstream.keyframe import StillCodec, decode_still, encode_still
 from avcall.bitstream.motion_coded import MotionCoder
 from avcall.types import F32Array, HeldKeyframe, Keypoints, Priors, U8Image
 from models.retarget import Retarget
@@ -71,6 +72,14 @@ def test_the_first_frame_with_a_face_is_the_still(clip: Clip) -> None:
     assert (first_face(clip), still.name) == (1, "a")
     assert np.array_equal(still.rgb, clip.picture(1))
     assert runtime.detected[0].mesh.any() and runtime.detected[0].mask.all()
+
+
+def test_a_still_may_be_coded_as_a_calls_keyframe_is(clip: Clip) -> None:
+    runtime = FakeRuntime()
+    still = still_of(runtime, clip, 600)  # type: ignore[arg-type]
+    assert still is not None
+    coded = decode_still(StillCodec.AVIF, encode_still(clip.picture(1), 600))
+    assert np.array_equal(still.rgb, coded) and not np.array_equal(coded, clip.picture(1))
 
 
 def test_a_frame_without_a_face_has_no_mesh(clip: Clip) -> None:
