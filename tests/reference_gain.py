@@ -5,7 +5,7 @@
 For each policy the sender's reference logic runs over the clip, with keyframes of the default size that are
 acknowledged 1.2 s after their order; every n-th frame is drawn from the reference in use and compared with
 the camera's (ST-LPIPS, AlexNet). Also printed: how well the preview's error and the distance of the keypoints
-predict ST-LPIPS, and the two numbers that sender/references.py is fitted with.
+predict ST-LPIPS, and the numbers that sender/references.py is fitted with.
 """
 
 import argparse
@@ -124,6 +124,8 @@ def main() -> None:
     slope, base = np.polyfit(apart, error, 1)
     correlations = (np.corrcoef(other, st_lpips)[0, 1] for other in (error, apart))
     print("correlation with ST-LPIPS: preview {:.2f}, keypoints {:.2f}".format(*correlations))  # noqa: T201
+    steepness = np.polyfit(error, st_lpips, 1)[0]
+    print(f"ST-LPIPS grows by {steepness:.2f} for an error of 1")  # noqa: T201
     print(f"error = {base:.4f} + {slope:.4f} * distance; quartiles {np.quantile(error, (0.25, 0.5, 0.75))}")  # noqa: T201
 
 

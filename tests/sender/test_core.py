@@ -19,6 +19,8 @@ from avcall.transport.base import Channel
 from avcall.types import HeldKeyframe
 from sender.core import SenderCore
 from sender.encode import EncodedKeyframe
+from sender.ratecontrol import RateConfig
+from sender.references import ReferenceSet
 from tests.fakes import grey_picture, still_keypoints
 from tests.units import audio_unit, motion_unit
 
@@ -100,6 +102,32 @@ def test_a_request_is_answered_with_the_latest_keyframe_but_not_while_it_is_on_i
     tell(core, KeyframeRequest(), 1900)
     assert sent_slices(core, 1900, 3000) == 2
     assert core.stats().keyframes == 1
+
+
+def test_the_first_picture_is_ordered_once_more_when_nothing_waits() -> None:
+    core = SenderCore(80, references=ReferenceSet(sharp_bytes=1000))
+    core.push_keyframe(keyframe(0, slices=2))
+    tell(core, KeyframeAck(0))
+    core.push_motion(motion_unit(0))
+    assert core.sharper_index is None
+    assert sent_slices(core, 0, 500) == 2
+    core.push_motion(motion_unit(40))
+    assert core.sharper_index == 1
+
+
+def test_a_link_without_room_gets_no_sharper_picture() -> None:
+    wide, narrow = (
+        SenderCore(80, references=ReferenceSet(sharp_bytes=12_000), rate=RateConfig(max_bps=max_bps))
+        for max_bps in (60_000, 15_000)
+    )
+    for core, index in ((wide, 1), (narrow, None)):
+        core.adapt(0, 0, 0)
+        core.push_keyframe(keyframe(0))
+        sent_slices(core, 0, 5_000)
+        tell(core, KeyframeAck(0))
+        core.adapt(5_000, 2_000, 0)
+        core.push_motion(motion_unit(5_000))
+        assert core.sharper_index == index
 
 
 def test_it_answers_pings_and_measures_its_own() -> None:

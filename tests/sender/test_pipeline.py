@@ -19,11 +19,13 @@ from sender.detect import Detector
 from sender.encode import KeyframeEncoder
 from sender.picture import PicturePath
 from sender.pipeline import VIDEO_ENDED, SenderPipeline
+from sender.references import ReferenceSet
 from sender.speech import SpeechPath
 from sender.track import FaceState
-from tests.fakes import FakeCamera, FakeMicrophone, FakeRuntime, FakeTracker
+from tests.fakes import FakeCamera, FakeMicrophone, FakeRuntime, FakeTracker, textured_crop
 
 CLOCK = SystemClock()
+SHARP_BYTES = 12_000
 
 
 class Peer:
@@ -84,7 +86,7 @@ class Bench:
 
     def pipeline(self) -> SenderPipeline:
         detector = Detector(FakeRuntime())  # type: ignore[arg-type]
-        keyframes = KeyframeEncoder(detector, 4000)
+        keyframes = KeyframeEncoder(detector, 4000, sharp_bytes=SHARP_BYTES)
         picture = PicturePath(detector, self.tracker, keyframes)  # type: ignore[arg-type]
         return SenderPipeline(
             self.near,
@@ -124,6 +126,20 @@ async def test_a_video_is_sent_to_its_end(bench: Bench) -> None:
     assert (snapshot.frames, snapshot.face) == (20, FaceState.TRACKED)
     assert snapshot.stats.motion_units == len(motion) and snapshot.elapsed_ms > 700
     bench.assert_all_closed()
+
+
+async def test_the_first_picture_is_sent_once_more_and_sharper(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.tracker, "crop", lambda _: textured_crop())
+    bench.core = SenderCore(80, references=ReferenceSet(sharp_bytes=SHARP_BYTES))
+    task = asyncio.create_task(bench.pipeline().run())
+    await bench.peer.until(lambda: bench.peer.media and bench.core.acknowledged_keyframe == 1)
+    assert bench.peer.keyframes == [0, 1]
+    bench.peer.tell(Bye(""))
+    await asyncio.wait_for(task, 5)
+    stats = bench.core.stats()
+    assert stats.keyframes == 2 and 4000 + 4000 < stats.keyframe_bytes < 4000 + SHARP_BYTES + 1000
 
 
 async def test_it_ends_when_the_peer_says_goodbye(bench: Bench) -> None:
