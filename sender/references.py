@@ -33,7 +33,7 @@ ORDER_GAP_MS = (
 )
 RETRY_MS = 10_000  # a keyframe that was ordered or sent and not acknowledged for so long is given up
 MINUTE_MS = 60_000
-COARSE_ERROR = 0.007  # that coding with few bits is worth beside a sharp keyframe: docs/bitrate.md
+COARSE_ERROR = 0.002  # that coding with few bits is worth beside a sharp keyframe: docs/bitrate.md
 
 
 def distance(one: Keypoints, other: Keypoints) -> float:

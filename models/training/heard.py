@@ -169,10 +169,10 @@ def ask(train: Frames, judged: Frames, target: str, seed: int) -> Answer:
     _, _, basis = torch.linalg.svd(wanted - mean, full_matrices=False)
     basis = basis[:COMPONENTS]
     spread = ((wanted - mean) @ basis.T).std(0)
-    ear = _learnt(train, (wanted - mean) @ basis.T / spread)
+    ear, share = _learnt(train, (wanted - mean) @ basis.T / spread)
     with torch.no_grad():
         told, other = (
-            ear(mel) * spread @ basis for mel in (judged.mel, judged.mel[torch.randperm(len(judged))])
+            share * ear(mel) * spread @ basis for mel in (judged.mel, judged.mel[torch.randperm(len(judged))])
         )
     rest = actual - mean
     explained = 1 - float((rest - told).square().sum() / rest.square().sum())
@@ -180,8 +180,8 @@ def ask(train: Frames, judged: Frames, target: str, seed: int) -> Answer:
     return Answer(explained, *(_by_clip(one, judged.clip) for one in nearer))
 
 
-def _learnt(train: Frames, numbers: Tensor) -> Ear:
-    """An ear as it was when it heard best in the clips that were kept back."""
+def _learnt(train: Frames, numbers: Tensor) -> tuple[Ear, float]:
+    """An ear as it was when it heard best in the clips that were kept back, and how far those trust it."""
     clips = train.clip.unique()
     back = clips[torch.randperm(len(clips))[: max(1, round(KEPT_BACK * len(clips)))]]
     kept = torch.isin(train.clip, back)
@@ -206,7 +206,11 @@ def _learnt(train: Frames, numbers: Tensor) -> Ear:
             if off < least:
                 least, best = off, {key: value.clone() for key, value in ear.state_dict().items()}
     ear.load_state_dict(best)
-    return ear.eval()
+    ear.eval()
+    with torch.no_grad():
+        told = ear(train.mel[checking])
+    share = float((told * numbers[checking]).sum() / told.square().sum())
+    return ear, min(max(share, 0.0), 1.0)
 
 
 def _distance(lips: Tensor) -> Tensor:

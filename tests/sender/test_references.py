@@ -156,7 +156,7 @@ def test_beside_a_sharp_picture_a_coarse_one_has_to_be_nearer() -> None:
     unlike = references(keyframe(0, 0.0), keyframe(1, 0.3), keyframe(2, 0.0, instead_of=0))
     assert level.choose(pose(0.28), 2 * STAY_MS) == 1
     for made, index in ((level, 1), (unlike, 2)):
-        made.measured((Estimate(1, 0.020, 0.02), Estimate(0, 0.020, 0.28), Estimate(2, 0.020, 0.28)))
+        made.measured((Estimate(1, 0.020, 0.02), Estimate(0, 0.017, 0.28), Estimate(2, 0.017, 0.28)))
         assert made.choose(pose(0.28), 4 * STAY_MS) == index
 
 
