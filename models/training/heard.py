@@ -1,17 +1,17 @@
-"""What of the lips can be heard: speech is asked for what the drawn lips miss, and for how lips move.
+"""What of the lips can be heard: speech is asked for what the drawn lips miss.
 
     python -m models.training.heard TRAIN VAL [--weights DIR] [--every 8] [--seeds 3]
 
 TRAIN and VAL are what `avcall prepare` filled; clips without sound are left out. Every n-th frame is drawn
 without speech, and the landmarks of its lips are compared with those of the camera's frame. On TRAIN a small
-network learns to tell the difference from 500 ms of speech before the frame and 180 ms after it, and, which
-shows that it can hear, how the lips move in the face. Prints, for each seed, which share of the variance it
-explains on VAL, and how far the lips' landmarks would come nearer, ± the standard error over the clips; the
-same with the speech of another moment. Takes 20 frames a second, and then two minutes for each seed.
+network learns to tell the difference from 500 ms of speech before the frame and 180 ms after it. Prints, for
+each seed, which share of the variance it explains on VAL, and how far the lips' landmarks would come nearer,
+± the standard error over the clips; the same with the speech of another moment. Takes 20 frames a second, and
+then a minute for each seed.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -37,19 +37,8 @@ WINDOWS = (
     0,
     2,
 )  # frames from the picture to the middle of a mel window; a receiver has no later one
-RIGID = [
-    33,
-    133,
-    263,
-    362,
-    168,
-    6,
-    10,
-    234,
-    454,
-]  # landmarks that no speech moves: eyes, nose, sides of the face
-COMPONENTS = 6  # of the lips' movements, which hold 90 % of it
-FEWEST_FRAMES = 4  # of a clip: its mean is what lips move about
+COMPONENTS = 6  # of what is missed, which hold 90 % of it
+FEWEST_FRAMES = 4  # of a clip that counts
 WIDTH, BATCH, STEPS, CHECK_EVERY = 16, 128, 600, 50
 RATE, DECAY, DROPOUT, NOISE = 1.5e-3, 0.05, 0.3, 0.03
 KEPT_BACK = 0.1  # of the training clips: they say when to stop
@@ -57,11 +46,10 @@ KEPT_BACK = 0.1  # of the training clips: they say when to stop
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """`mel` (n, 80, 64); `missed` and `moved` (n, 40, 2) in % of the face's width; `clip` (n,) numbers."""
+    """`mel` (n, 80, 64), `missed` (n, 40, 2) in % of the face's width, `clip` (n,) numbers."""
 
     mel: Tensor
     missed: Tensor
-    moved: Tensor
     clip: Tensor
 
     def __len__(self) -> int:
@@ -75,20 +63,6 @@ class Answer:
     explained: float
     nearer: F32Array
     nearer_by_other: F32Array
-
-
-def moved_in_face(landmarks: F32Array) -> F32Array:
-    """(n, 478, 2) of one clip -> (n, 40, 2): lips in the mean face, less their own mean."""
-    mean = landmarks[:, RIGID].mean(0)
-    lips = np.stack([_carried(one, one[RIGID], mean) for one in landmarks])
-    return np.asarray(lips - lips.mean(0), np.float32)
-
-
-def _carried(landmarks: F32Array, source: F32Array, target: F32Array) -> F32Array:
-    """The lips of `landmarks` by the affine map that brings `source` nearest to `target`."""
-    ones = np.ones((len(source), 1), np.float32)
-    matrix = np.linalg.lstsq(np.hstack([source, ones]), target, rcond=None)[0]
-    return np.asarray(landmarks[LIPS] @ matrix[:2] + matrix[2], np.float32)
 
 
 class Observer:
@@ -107,11 +81,9 @@ class Observer:
         mels, drawn, seen = (np.stack(part) for part in zip(*found, strict=True))
         widths = np.array([face_width(one) for one in seen], np.float32)[:, None, None] / 100
         missed = (drawn[:, LIPS] - seen[:, LIPS]) / widths
-        moved = moved_in_face(seen / widths)
         return Frames(
             torch.from_numpy(mels),
             torch.from_numpy(missed),
-            torch.from_numpy(moved),
             torch.full((len(found),), number),
         )
 
@@ -161,10 +133,10 @@ class Ear(nn.Module):
         return numbers
 
 
-def ask(train: Frames, judged: Frames, target: str, seed: int) -> Answer:
-    """Learn on `train` to hear its `target`, "missed" or "moved", and try it on `judged`."""
+def ask(train: Frames, judged: Frames, seed: int) -> Answer:
+    """Learn on `train` to hear what was missed, and try it on `judged`."""
     torch.manual_seed(seed)
-    wanted, actual = (getattr(frames, target).flatten(1) for frames in (train, judged))
+    wanted, actual = train.missed.flatten(1), judged.missed.flatten(1)
     mean = wanted.mean(0)
     _, _, basis = torch.linalg.svd(wanted - mean, full_matrices=False)
     basis = basis[:COMPONENTS]
@@ -222,17 +194,16 @@ def _by_clip(values: Tensor, clip: Tensor) -> F32Array:
     return np.array([float(values[clip == number].mean()) for number in clip.unique()], np.float32)
 
 
-def table(answers: dict[str, list[Answer]], frames: int) -> Table:
-    """A row for each question and seed."""
+def table(answers: Sequence[Answer], frames: int) -> Table:
+    """A row for each seed."""
     lines = []
-    for target, found in answers.items():
-        for answer in found:
-            cells = (
-                f"{one.mean():+.4f} ± {one.std(ddof=1) / len(one) ** 0.5:.4f}"
-                for one in (answer.nearer, answer.nearer_by_other)
-            )
-            lines.append((target, f"{100 * answer.explained:+.1f}", *cells))
-    columns = ("", "heard, % of the variance", "lips nearer by %", "by speech of another moment")
+    for seed, answer in enumerate(answers):
+        cells = (
+            f"{one.mean():+.4f} ± {one.std(ddof=1) / len(one) ** 0.5:.4f}"
+            for one in (answer.nearer, answer.nearer_by_other)
+        )
+        lines.append((str(seed), f"{100 * answer.explained:+.1f}", *cells))
+    columns = ("seed", "heard, % of the variance", "lips nearer by %", "by speech of another moment")
     return Table(f"What of the lips can be heard, {frames} frames", columns, tuple(lines))
 
 
@@ -247,10 +218,7 @@ def main() -> None:
     options = parser.parse_args()
     observer = Observer(weights_folder(options.weights), options.every)
     train, judged = (gather(folder, observer) for folder in (options.train, options.val))
-    answers = {
-        target: [ask(train, judged, target, seed) for seed in range(options.seeds)]
-        for target in ("missed", "moved")
-    }
+    answers = [ask(train, judged, seed) for seed in range(options.seeds)]
     print_table(Console(), table(answers, len(judged)))
 
 
