@@ -93,7 +93,7 @@ class SenderCore:
         self._dropped_messages = 0
         self.keyframe_wanted = False
         self.keyframe_index: int | None = None  # of the wanted one; None: the camera's next number
-        self.sharper_index: int | None = None  # of the first picture once more, with more bits; None: not now
+        self._sharper_index: int | None = None  # that was ordered, and not taken yet
         self.peer_bye: str | None = None
         self.push_control(Hello(PROTOCOL_VERSION, "sender", SOFTWARE, weights))
 
@@ -128,9 +128,21 @@ class SenderCore:
         """Order the first picture once more where there is room for it and nothing waits."""
         rate = self._stats.rate
         room = math.inf if rate is None else rate.keyframe_bits_per_minute
-        if self._pacer.pending_slices == 0:
-            index = self._references.order_sharper(self._pts_ms, room)
-            self.sharper_index = self.sharper_index if index is None else index
+        if self._pacer.pending_slices:
+            return
+        index = self._references.order_sharper(self._pts_ms, room)
+        if index is not None:
+            self._sharper_index = index
+
+    def take_sharper(self) -> int | None:
+        """The index under which the first picture is to be sent once more, with more bits; None: not now.
+
+        The picture's thread asks: it writes only where there is an order, so that none is lost.
+        """
+        index = self._sharper_index
+        if index is not None:
+            self._sharper_index = None
+        return index
 
     def push_estimates(self, estimates: tuple[Estimate, ...]) -> None:
         """What the references would look like at the receiver."""

@@ -3,7 +3,7 @@
 What takes longer than a frame may, coding keyframes and estimating what the receiver sees, runs beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,7 +57,6 @@ class PicturePath:
         self._eyes = OpenEyes()
         self._keyframe_wanted = True
         self._wanted_index: int | None = None
-        self._first_keyframe = True
         self._first_source: FaceCrop | None = None
         self._first_full: EncodedKeyframe | None = None
         self._first_pts_ms: int | None = None
@@ -74,7 +73,8 @@ class PicturePath:
     def sharpen(self, index: int) -> None:
         """Make keyframe `index` of what the first one shows, with more bits."""
         if self._first_source is not None and self._first_full is not None:
-            self._coding.submit(partial(self._sharper, self._first_source, index, self._first_full))
+            code = partial(self._keyframes.sharpen, self._first_source, index, self._first_full)
+            self._coding.submit(partial(_if_it_fits, code))
 
     def process(self, frame: VideoFrame, references: Sequence[EncodedKeyframe] = ()) -> Pictured:
         """One frame; `references` are what the receiver holds, the one in use first.
@@ -131,25 +131,12 @@ class PicturePath:
             return
         self._keyframe_wanted = False
         source = self._photo or crop
-        self._first_source = self._first_source or source
-        if self._first_keyframe and self._keyframes.progressive:
-            self._coding.submit(partial(self._preliminary, source))
+        if self._first_source is None:
+            self._first_source = source
+            if self._keyframes.progressive:
+                rough = partial(self._keyframes.encode, source, preliminary=True)
+                self._coding.submit(partial(_if_it_fits, rough))
         self._coding.submit(partial(self._keyframes.encode, source, self._wanted_index))
-        self._first_keyframe = False
-
-    def _preliminary(self, source: FaceCrop) -> EncodedKeyframe | None:
-        """None for a picture too busy for so few bytes: the better one comes soon."""
-        try:
-            return self._keyframes.encode(source, preliminary=True)
-        except KeyframeError:
-            return None
-
-    def _sharper(self, source: FaceCrop, index: int, coarse: EncodedKeyframe) -> EncodedKeyframe | None:
-        """None for a picture that cannot be had in so many bytes: there is one already."""
-        try:
-            return self._keyframes.sharpen(source, index, coarse)
-        except KeyframeError:
-            return None
 
     def _take_keyframe(self) -> EncodedKeyframe | None:
         made = self._coding.take()
@@ -168,3 +155,11 @@ class PicturePath:
             return
         if self._frames % PREVIEW_EVERY == 0 and self._previewing.idle:
             self._previewing.submit(partial(self._previewer.estimate, crop.rgb, keypoints, tuple(references)))
+
+
+def _if_it_fits(code: Callable[[], EncodedKeyframe | None]) -> EncodedKeyframe | None:
+    """What `code` makes; None for a picture too busy for its bytes: another one of it comes, or is there."""
+    try:
+        return code()
+    except KeyframeError:
+        return None

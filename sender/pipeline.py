@@ -119,9 +119,8 @@ class SenderPipeline:
             if self._core.keyframe_wanted:
                 self._core.keyframe_wanted = False
                 self._picture.want_keyframe(self._core.keyframe_index)
-            if self._core.sharper_index is not None:
-                index, self._core.sharper_index = self._core.sharper_index, None
-                self._picture.sharpen(index)
+            if (sharper := self._core.take_sharper()) is not None:
+                self._picture.sharpen(sharper)
             done = self._picture.process(frame, self._core.references)
             took_ms = self._clock.now_ms() - began_ms
             self._detect_ms += 0.1 * (took_ms - self._detect_ms)

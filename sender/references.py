@@ -171,7 +171,8 @@ class ReferenceSet:
         replaces = self._current is None or self._current is coarser
         if replaces or not (reference.sharp or reference.passing):
             self._take(reference, pts_ms)
-        self._refresh()
+        else:
+            self._refresh()
 
     def choose(self, keypoints: Keypoints, pts_ms: int) -> int | None:
         """The index of the reference for this pose; None until one is acknowledged."""

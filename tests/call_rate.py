@@ -104,8 +104,7 @@ class Minute:
             self._sender.keyframe_wanted = False
             made = self._stills.encode(self._crops[here], self._sender.keyframe_index)
             self._sender.push_keyframe(made)
-        if self._sender.sharper_index is not None:
-            index, self._sender.sharper_index = self._sender.sharper_index, None
+        if (index := self._sender.take_sharper()) is not None:
             sharper = self._stills.sharpen(self._crops[0], index, self._first)
             if sharper is not None:
                 self._sender.push_keyframe(sharper)

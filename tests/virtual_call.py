@@ -120,7 +120,7 @@ class VirtualCall:
             self.sender.on_message(datagram.data, now_ms)
 
     def _sharpen(self) -> None:
-        index, self.sender.sharper_index = self.sender.sharper_index, None
+        index = self.sender.take_sharper()
         if index is not None and self.sharp_of is not None:
             made = self.encoder.sharpen(self.sharp_of[0], index, self.keyframes[-1])
             assert made is not None

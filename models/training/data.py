@@ -135,6 +135,14 @@ def load_clips(folder: Path, at_most: int | None = None) -> list[Clip]:
     return [Clip(path) for path in paths]
 
 
+def load_spoken(folder: Path) -> list[Clip]:
+    """The prepared clips of a folder that have sound; InputError when there are fewer than two."""
+    spoken = [clip for clip in load_clips(folder) if len(clip.pcm) > 0]
+    if len(spoken) < 2:
+        raise InputError(f"{folder} has fewer than two clips with sound; give another folder")
+    return spoken
+
+
 def region_weights(landmarks: F32Array) -> F32Array:
     """(64, 64) float32: 1 outside the face, `HULL_WEIGHT` inside, `DISC_WEIGHT` more at mouth and eyes."""
     canvas = np.ones((PRIOR_SIZE_PX,) * 2, np.float32)

@@ -97,7 +97,7 @@ def tables_of(report: Report) -> list[Table]:
     same = list(report.same.rows.items())
     part = "" if report.seconds is None else f", {report.seconds:g} s a clip"
     part += "" if report.motion_step is None else f", motion coded with step {report.motion_step}"
-    part += "" if report.keyframe_bytes is None else f", keyframes of {report.keyframe_bytes} bytes"
+    part += "" if report.keyframe_bytes is None else f", keyframes of at most {report.keyframe_bytes} bytes"
     tables = [
         scores_table(f"Same identity{part} (the first frame is the keyframe)", same, SAME_IDENTITY),
         *(scores_table(f"Same identity: the {part}'s box", same, keys) for part, keys in PARTS.items()),

@@ -28,7 +28,7 @@ from models.metrics.judge import FrameJudge
 from models.metrics.picture import LIPS, face_width
 from models.metrics.tables import Table, print_table
 from models.runtime import Device, ModelRuntime, weights_folder
-from models.training.data import Clip, load_clips
+from models.training.data import Clip, load_spoken
 from models.training.drawing import Puppet, first_face, priors_of, still_of
 
 WINDOWS = (
@@ -107,7 +107,7 @@ class Observer:
 
 def gather(folder: Path, observer: Observer) -> Frames:
     """All clips of a folder that have sound. Raises InputError when there are fewer than two."""
-    spoken = [clip for clip in load_clips(folder) if len(clip.pcm) > 0]
+    spoken = load_spoken(folder)
     seen = (observer.clip(clip, number) for number, clip in enumerate(spoken))
     found = [one for one in track(seen, folder.name, len(spoken), console=Console(stderr=True)) if one]
     if len(found) < 2:
@@ -148,7 +148,8 @@ def ask(train: Frames, judged: Frames, seed: int) -> Answer:
         )
     rest = actual - mean
     explained = 1 - float((rest - told).square().sum() / rest.square().sum())
-    nearer = [_distance(rest) - _distance(rest - answer) for answer in (told, other)]
+    far = _distance(rest)
+    nearer = [far - _distance(rest - answer) for answer in (told, other)]
     return Answer(explained, *(_by_clip(one, judged.clip) for one in nearer))
 
 

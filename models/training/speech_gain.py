@@ -17,12 +17,11 @@ from rich.console import Console
 from rich.progress import track
 
 from avcall.bitstream.motion_coded import STEPS
-from avcall.errors import InputError
 from avcall.types import U8Image
 from models.metrics.judge import FrameJudge, Seen, compare_faces, compare_pixels
 from models.metrics.tables import Table, print_table
 from models.runtime import Device, ModelRuntime, weights_folder
-from models.training.data import Clip, load_clips
+from models.training.data import Clip, load_spoken
 from models.training.drawing import Puppet, first_face, priors_of, still_of
 
 OWN, ANOTHERS, NONE = "own", "another's", "none"
@@ -101,9 +100,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=5)
     parser.add_argument("--motion-step", type=int, choices=range(STEPS))
     options = parser.parse_args()
-    spoken = [clip for clip in load_clips(options.data) if len(clip.pcm) > 0]
-    if len(spoken) < 2:
-        raise InputError(f"{options.data} has fewer than two clips with sound; give another folder")
+    spoken = load_spoken(options.data)
     test = SpeechTest(weights_folder(options.weights), options.every, options.motion_step)
     pairs = list(zip(spoken, [*spoken[1:], spoken[0]], strict=True))
     clips = [test.clip(clip, other) for clip, other in track(pairs, "clips", console=Console(stderr=True))]

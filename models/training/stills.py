@@ -175,15 +175,13 @@ def read_crops(path: Path, frames: int) -> list[FaceCrop]:
 
 
 def measure_clip(
-    path: Path, sizes: list[int], chosen: dict[str, Code], animator: Animator
+    first: U8Image, sizes: list[int], chosen: dict[str, Code], animator: Animator
 ) -> Iterator[tuple[str, int, Measured]]:
-    """Every codec at every size: its name, the size, and what was measured."""
-    crops = read_crops(path, 0)
-    original = Still(0, crops[0].rgb)
-    yield "(uncoded)", 0, animator.measure(original, 0.0)
+    """Every codec at every size, on a clip's first picture: its name, the size, and what was measured."""
+    yield "(uncoded)", 0, animator.measure(Still(0, first), 0.0)
     for limit_bytes in sizes:
         for name, code in chosen.items():
-            best = fitted(code, crops[0].rgb, limit_bytes)
+            best = fitted(code, first, limit_bytes)
             if best is not None:
                 yield name, limit_bytes, animator.measure(*best)
 
@@ -207,19 +205,21 @@ def table(rows: dict[tuple[int, str], list[Measured]], clips: int) -> str:
 
 def main() -> None:
     """Measure the clips of the command line and print the table."""
+    known = codecs()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES_BYTES))
     parser.add_argument("--frames", type=int, default=5)
     parser.add_argument("--trunk", choices=TRUNKS, default=TRUNKS[0])
-    parser.add_argument("--codec", choices=codecs(), metavar="NAME", help="one row's name; default: all")
+    parser.add_argument("--codec", choices=known, metavar="NAME", help="one row's name; default: all")
     parser.add_argument("--weights", type=Path)
     options = parser.parse_args()
-    chosen = {name: code for name, code in codecs().items() if options.codec in {None, name}}
+    chosen = {name: code for name, code in known.items() if options.codec in {None, name}}
     rows: dict[tuple[int, str], list[Measured]] = {}
     for path in options.clips:
-        animator = Animator(read_crops(path, options.frames), options.weights, options.trunk)
-        for name, limit_bytes, measured in measure_clip(path, options.sizes, chosen, animator):
+        crops = read_crops(path, options.frames)
+        animator = Animator(crops, options.weights, options.trunk)
+        for name, limit_bytes, measured in measure_clip(crops[0].rgb, options.sizes, chosen, animator):
             rows.setdefault((limit_bytes, name), []).append(measured)
     Console().print(table(rows, len(options.clips)), markup=False, highlight=False, soft_wrap=True)
 

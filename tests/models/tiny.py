@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avcall.types import FRAME_RATE, FRAME_SIZE_PX, SAMPLE_RATE_HZ, F32Array
+from avcall.types import FRAME_RATE, FRAME_SIZE_PX, SAMPLE_RATE_HZ, F32Array, U8Image
 from models.config import LIVE, PAPER, AudioConfig, GeneratorConfig, HourglassConfig, ModelConfig
+from models.metrics.judge import Face
 from models.network import KeypointTensors, Network
 from models.priors import NUM_LANDMARKS, PRIOR_SIZE_PX
 from models.sight import PINNED_KEYPOINTS, Sight
@@ -108,3 +109,11 @@ def write_prepared(path: Path, frames: int = 6, seed: int = 0) -> Path:
         pcm=(8000 * np.sin(2 * np.pi * 300 * time_s)).astype(np.int16),
     )
     return path
+
+
+class FaceEverywhere:
+    """A judge to whom noise shows a face."""
+
+    def find_face(self, rgb: U8Image) -> Face:
+        """Always the same one."""
+        return Face(landmarks(), None)

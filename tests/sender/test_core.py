@@ -109,10 +109,10 @@ def test_the_first_picture_is_ordered_once_more_when_nothing_waits() -> None:
     core.push_keyframe(keyframe(0, slices=2))
     tell(core, KeyframeAck(0))
     core.push_motion(motion_unit(0))
-    assert core.sharper_index is None
+    assert core.take_sharper() is None
     assert sent_slices(core, 0, 500) == 2
     core.push_motion(motion_unit(40))
-    assert core.sharper_index == 1
+    assert core.take_sharper() == 1
 
 
 def test_a_link_without_room_gets_no_sharper_picture() -> None:
@@ -127,7 +127,7 @@ def test_a_link_without_room_gets_no_sharper_picture() -> None:
         tell(core, KeyframeAck(0))
         core.adapt(5_000, 2_000, 0)
         core.push_motion(motion_unit(5_000))
-        assert core.sharper_index == index
+        assert core.take_sharper() == index
 
 
 def test_it_answers_pings_and_measures_its_own() -> None:

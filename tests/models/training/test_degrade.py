@@ -30,8 +30,7 @@ from models.training.degrade import (
     with_hand,
 )
 from models.training.drawing import still_of
-from models.training.export import export_weights
-from tests.models.tiny import TINY_LIVE, landmarks, random_network, write_prepared
+from tests.models.tiny import landmarks, write_prepared
 from tests.units import make_keypoints
 
 ONES = np.ones((64, 64), np.uint8)
@@ -134,12 +133,6 @@ def test_the_table_has_the_worst_of_what_must_not_explode() -> None:
     assert table([[mild], [wild]]).rows == (
         ("other face", "-", "1.50", "3.00", "0.0000", "1.90", "0.50-9.00"),
     )
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    export_weights(random_network(TINY_LIVE), tmp_path / "weights", {})
-    return tmp_path / "weights"
 
 
 def test_a_run_goes_from_the_keyframe_on(weights: Path, tmp_path: Path) -> None:

@@ -8,27 +8,11 @@ import pytest
 import torch
 
 from avcall.errors import InputError
-from avcall.types import U8Image
-from models.metrics.judge import Face
 from models.metrics.picture import LIPS
 from models.training import heard
 from models.training.data import Clip
-from models.training.export import export_weights
 from models.training.heard import Frames, Observer, ask, gather, main, table
-from tests.models.tiny import TINY_LIVE, landmarks, random_network, write_prepared
-
-
-class FaceEverywhere:
-    """A judge to whom noise shows a face."""
-
-    def find_face(self, rgb: U8Image) -> Face:
-        return Face(landmarks(), None)
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    export_weights(random_network(TINY_LIVE), tmp_path / "weights", {})
-    return tmp_path / "weights"
+from tests.models.tiny import FaceEverywhere, write_prepared
 
 
 def spoken(seed: int, clips: int, loudness: float, frames: int = 40) -> Frames:

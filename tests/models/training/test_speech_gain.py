@@ -8,25 +8,10 @@ import pytest
 
 from avcall.errors import InputError
 from avcall.types import F32Array, U8Image
-from models.metrics.judge import Face
 from models.training.data import Clip
 from models.training.drawing import Puppet
-from models.training.export import export_weights
 from models.training.speech_gain import ANOTHERS, MEASURES, NONE, OWN, Rows, SpeechTest, main, means, table
-from tests.models.tiny import TINY_LIVE, landmarks, random_network, write_prepared
-
-
-class FaceEverywhere:
-    """A judge to whom noise shows a face."""
-
-    def find_face(self, rgb: U8Image) -> Face:
-        return Face(landmarks(), None)
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    export_weights(random_network(TINY_LIVE), tmp_path / "weights", {})
-    return tmp_path / "weights"
+from tests.models.tiny import FaceEverywhere, write_prepared
 
 
 def speech_test(weights: Path) -> SpeechTest:
